@@ -1,0 +1,151 @@
+"""Env runner over several tasks: one vector-environment slot per (task, copy), balanced."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import DictInfoToList
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.annotations import override
+from ray.tune.registry import register_env
+
+from rllib_ezm.tasks.multitask import TaskSet, task_set
+from rllib_ezm.tasks.slot import TaskSlot
+
+ENV_NAME = "ezm_multitask"
+"""Name of the multi-task environment in RLlib's registry."""
+
+TASK_ID = "task_id"
+"""Key of an episode's `custom_data` that holds its task id."""
+
+EPISODE_INDEX = "episode_index"
+"""Key of an episode's `custom_data`: how many episodes its slot played before."""
+
+PLAY_CHUNK = 50
+"""Decisions per slot between two looks at which evaluation episodes are over."""
+
+
+class PlayedEpisode(NamedTuple):
+    """A full episode: task id, undiscounted return, length in decisions."""
+
+    task_id: int
+    episode_return: float
+    length: int
+
+
+class MultiTaskEnvRunner(SingleAgentEnvRunner):
+    """Collects every task of `env_config["tasks"]` in equal shares of env steps.
+
+    Each new episode goes to the task with the fewest env steps so far on this runner, so shares
+    differ by less than an episode per slot, whatever the episodes' lengths and the number of slots.
+    Works unchanged under RLlib's other algorithms.
+
+    `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"), and
+    `envs_per_task` (1). The T * envs_per_task slots are dealt out over the env runners.
+    """
+
+    @override(SingleAgentEnvRunner)
+    def make_env(self) -> None:
+        if self.env is not None:
+            self.env.close()
+        options = self.config.env_config
+        self.tasks: TaskSet = task_set(options["tasks"])
+        copies = options.get("envs_per_task", 1)
+        if self.config.in_evaluation and self.config.evaluation_duration_unit == "episodes":
+            copies = self.config.evaluation_duration
+        shares = np.array_split(
+            np.arange(self.tasks.num_tasks * copies) % self.tasks.num_tasks,
+            max(self.num_workers or 1, 1),
+        )
+        mine = shares[max((self.worker_index or 1) - 1, 0)].tolist()
+        slots = mine or [((self.worker_index or 1) - 1) % self.tasks.num_tasks]
+        self.task_steps = np.zeros(self.tasks.num_tasks, dtype=np.int64)
+        self.slot_tasks: list[int | None] = [None] * len(slots)
+        self._first_tasks: list[int | None] = list(slots)
+        self._episode_index = [0] * len(slots)
+        termination = options.get("termination", "respect")
+        self.env = DictInfoToList(
+            SyncVectorEnv(
+                [lambda task=task: TaskSlot(self.tasks, task, termination) for task in slots],
+                autoreset_mode=AutoresetMode.NEXT_STEP,
+            )
+        )
+        self.num_envs = len(slots)
+        self._needs_initial_reset = True
+
+    @override(SingleAgentEnvRunner)
+    def _new_episode(self, env_index: int, episodes: Any = None) -> None:
+        ongoing = episodes if episodes is not None else self._ongoing_episodes
+        task = self._schedule(env_index, ongoing)
+        super()._new_episode(env_index, episodes)
+        ongoing[env_index].custom_data[TASK_ID] = task
+        ongoing[env_index].custom_data[EPISODE_INDEX] = self._episode_index[env_index]
+        self._episode_index[env_index] += 1
+        self.env.unwrapped.envs[env_index].next_task = task
+
+    def _schedule(self, env_index: int, ongoing: list[SingleAgentEpisode | None]) -> int:
+        """Task of the slot's next episode: the one with the fewest env steps so far.
+
+        Ties go to the task with the fewest slots, then to the slot's own first task, then to the
+        lowest id.
+        """
+        last, finished = self.slot_tasks[env_index], ongoing[env_index]
+        if last is not None and finished is not None:
+            self.task_steps[last] += finished.t
+        self.slot_tasks[env_index] = None
+        first = self._first_tasks[env_index]
+        self._first_tasks[env_index] = None
+        if first is None:
+            steps, slots = self.task_steps.copy(), np.zeros_like(self.task_steps)
+            for task, episode in zip(self.slot_tasks, ongoing, strict=True):
+                if task is not None and episode is not None:
+                    steps[task] += episode.t
+                    slots[task] += 1
+            preferred = np.arange(self.tasks.num_tasks) != last
+            first = int(np.lexsort((preferred, slots, steps))[0])
+        self.slot_tasks[env_index] = first
+        return first
+
+    def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
+        """Plays exactly one full episode in every slot, from fresh resets.
+
+        A slot whose episode is over goes on acting until all are; those steps do not count.
+        """
+        self._first_tasks = [slot % self.tasks.num_tasks for slot in range(self.num_envs)]
+        self._episode_index = [0] * self.num_envs
+        partial: dict[str, PlayedEpisode] = {}
+        finished: list[PlayedEpisode] = []
+        force_reset = True
+        while len(finished) < self.num_envs:
+            chunks = self.sample(
+                num_timesteps=PLAY_CHUNK * self.num_envs, explore=explore, force_reset=force_reset
+            )
+            force_reset = False
+            for chunk in chunks:
+                if chunk.custom_data[EPISODE_INDEX] > 0:
+                    continue
+                task = chunk.custom_data[TASK_ID]
+                before = partial.pop(chunk.id_, PlayedEpisode(task, 0.0, 0))
+                played = PlayedEpisode(
+                    task, before.episode_return + chunk.get_return(), before.length + len(chunk)
+                )
+                if chunk.is_done:
+                    finished.append(played)
+                else:
+                    partial[chunk.id_] = played
+        self._needs_initial_reset = True
+        self.get_metrics()
+        return finished
+
+
+def make_slot(context: Any) -> TaskSlot:
+    """RLlib env creator: one slot that plays the task of its worker (for stock env runners)."""
+    tasks = task_set(context["tasks"])
+    worker = getattr(context, "worker_index", 0)
+    return TaskSlot(tasks, worker % tasks.num_tasks, context.get("termination", "respect"))
+
+
+register_env(ENV_NAME, make_slot)

@@ -1,0 +1,11 @@
+"""The exception for mistakes a user can mend, which the command line shows as one line."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in what the user typed or wrote; the message names the fix.
+
+    The command line prints the message as one line and exits with code 2. Any other exception is
+    a fault of the program and keeps its traceback.
+    """

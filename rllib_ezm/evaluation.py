@@ -1,0 +1,149 @@
+"""Evaluation: the same number of full episodes of every task, without exploration."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_RETURN_MEAN,
+    EVALUATION_RESULTS,
+    NUM_EPISODES,
+)
+
+from rllib_ezm.env_runner import MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.errors import UserError
+from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
+from rllib_ezm.tasks.multitask import TaskSet, task_set
+
+MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
+
+
+def evaluate_per_task(
+    algorithm: Algorithm, env_runner_group: EnvRunnerGroup
+) -> tuple[dict[str, Any], int, int]:
+    """RLlib's `custom_evaluation_function`: `evaluation_duration` episodes of every task.
+
+    Logs under `evaluation/`: per task `episode_return_mean` and `normalized_score`, and their means
+    over the tasks. Works for every algorithm that collects with `MultiTaskEnvRunner`.
+
+    Returns:
+        An empty dict (RLlib reads the logged metrics), env steps, agent steps.
+    """
+    results = env_runner_group.foreach_env_runner(
+        lambda runner: runner.play_episodes(),
+        local_env_runner=env_runner_group.num_remote_env_runners() == 0,
+    )
+    played = [episode for episodes in results for episode in episodes]
+    report = to_report(task_set(algorithm.config.env_config["tasks"]), played)
+    log = algorithm.metrics.log_value
+    for result in report.tasks:
+        key = (EVALUATION_RESULTS, "tasks", result.task)
+        log((*key, "episode_return_mean"), result.return_mean, reduce="item")
+        log((*key, "normalized_score"), result.normalized_score_mean, reduce="item")
+        log((*key, "episodes"), result.episodes, reduce="item")
+    log(
+        (EVALUATION_RESULTS, "normalized_score_mean"), report.normalized_score_mean, reduce="item"
+    )
+    mean_return = float(np.mean([result.return_mean for result in report.tasks]))
+    log((EVALUATION_RESULTS, ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN), mean_return, reduce="item")
+    log((EVALUATION_RESULTS, ENV_RUNNER_RESULTS, NUM_EPISODES), len(played), reduce="item")
+    steps = sum(episode.length for episode in played)
+    return {}, steps, steps
+
+
+def evaluate_checkpoint(
+    path: Path,
+    *,
+    episodes: int,
+    video_dir: Path | None = None,
+    num_simulations: int | None = None,
+    seed: int | None = None,
+) -> EvaluationReport:
+    """Evaluate a checkpoint in this process; needs no Ray cluster.
+
+    Args:
+        path: Folder written by `Algorithm.save_to_path` or by Tune.
+        episodes: Full episodes per task.
+        video_dir: Folder for one mp4 per task; None for none.
+        num_simulations: S of the search; 0 acts with the policy mean; None as trained.
+        seed: Seed of the environments; None as trained.
+
+    Raises:
+        UserError: If `path` is not such a checkpoint.
+    """
+    runner = load_env_runner(
+        path, episodes=episodes, num_simulations=num_simulations, seed=seed
+    )
+    report = to_report(runner.tasks, runner.play_episodes())
+    if video_dir is not None:
+        from rllib_ezm.video import record_videos
+
+        record_videos(runner.module, runner.tasks, video_dir, seed=seed or 0)
+    runner.stop()
+    return report
+
+
+def load_env_runner(
+    path: Path, *, episodes: int, num_simulations: int | None, seed: int | None
+) -> MultiTaskEnvRunner:
+    """An env runner with a checkpoint's weights, `episodes` slots per task.
+
+    Raises:
+        UserError: If `path` holds no checkpoint of an algorithm that uses `MultiTaskEnvRunner`.
+    """
+    arguments = path / "class_and_ctor_args.pkl"
+    if not arguments.is_file() or not (path / MODULE_PATH).is_dir():
+        raise UserError(
+            f"{path} is not an algorithm checkpoint: it lacks {arguments.name} or {MODULE_PATH}."
+        )
+    with arguments.open("rb") as file:
+        stored = pickle.load(file)["ctor_args_and_kwargs"]
+    config = stored[0][0] if stored[0] else stored[1]["config"]
+    config = config if not isinstance(config, dict) else _from_dict(config)
+    config = config.copy(copy_frozen=False)
+    if not issubclass(config.env_runner_cls, MultiTaskEnvRunner):
+        raise UserError(
+            f"{path} was trained without rllib_ezm's MultiTaskEnvRunner; `rllib evaluate` needs it "
+            "to play every task: set config.env_runners(env_runner_cls=MultiTaskEnvRunner)."
+        )
+    config.in_evaluation = True
+    config.num_env_runners = 0
+    config.evaluation(evaluation_duration=episodes, evaluation_duration_unit="episodes")
+    config.explore = False
+    if seed is not None:
+        config.debugging(seed=seed)
+    if num_simulations is not None:
+        config.num_simulations_at_eval = num_simulations
+    runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
+    runner.module.restore_from_path(path / MODULE_PATH)
+    return runner
+
+
+def _from_dict(config: dict[str, Any]) -> Any:
+    from rllib_ezm.config import EZMConfig
+
+    return EZMConfig().update_from_dict(config)
+
+
+def to_report(tasks: TaskSet, played: list[PlayedEpisode]) -> EvaluationReport:
+    """Group played episodes by task."""
+    results = []
+    for task_id, spec in enumerate(tasks.specs):
+        mine = [episode for episode in played if episode.task_id == task_id]
+        results.append(
+            TaskResult(
+                task=spec.name,
+                returns=[episode.episode_return for episode in mine],
+                lengths=[episode.length for episode in mine],
+                normalized_scores=[
+                    spec.normalized_score(episode.episode_return) for episode in mine
+                ],
+            )
+        )
+    return EvaluationReport(tasks=results)

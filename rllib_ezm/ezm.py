@@ -1,0 +1,261 @@
+"""EZM: the RLlib Algorithm. Collect, store, update at the enforced replay ratio, sync weights."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import (
+    EVALUATION_RESULTS,
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
+from ray.tune.registry import register_trainable
+
+from rllib_ezm.config import EZMConfig
+from rllib_ezm.env_runner import TASK_ID
+from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
+from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
+from rllib_ezm.statistics import TaskStatistics
+
+logger = logging.getLogger(__name__)
+
+EZM_STATE = "ezm"
+
+
+class EZM(Algorithm):
+    """EfficientZero-Multitask (arXiv:2603.01452), synchronous.
+
+    One `training_step` samples a fragment from every environment slot, then runs the updates that
+    `replay_ratio` makes due.
+    """
+
+    config: EZMConfig
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> EZMConfig:
+        return EZMConfig()
+
+    @override(Algorithm)
+    def setup(self, config: EZMConfig) -> None:
+        super().setup(config)
+        settings = self.config
+        tasks = settings.get_task_set()
+        self.task_statistics = TaskStatistics(
+            tasks.specs, settings.metrics_num_episodes_for_smoothing
+        )
+        self.replay_buffer = MultiTaskReplayBuffer(
+            num_tasks=tasks.num_tasks,
+            capacity_per_task=settings.capacity_per_task,
+            obs_dim=tasks.obs_dim,
+            action_dim=tasks.action_dim,
+            unroll_steps=settings.unroll_steps,
+            td_steps=settings.td_steps,
+            priority_alpha=settings.priority_alpha,
+            priority_beta=settings.priority_beta,
+            min_weight=settings.min_importance_weight,
+            independent=settings.independent_replay,
+            max_bytes=settings.max_replay_bytes,
+            seed=settings.seed,
+        )
+        logger.warning(
+            "EZM replay: %d tasks x %d transitions, at most %.2f GiB (budget %s).",
+            tasks.num_tasks,
+            settings.capacity_per_task,
+            self.replay_buffer.nbytes / 2**30,
+            "none"
+            if settings.max_replay_bytes is None
+            else f"{settings.max_replay_bytes / 2**30:.2f} GiB",
+        )
+        self.num_updates = 0
+        self.evaluation_score_mean = 0.0
+        self._learning_start: int | None = None
+        self._seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
+
+    @property
+    def num_env_steps(self) -> int:
+        """Decisions collected so far, summed over the tasks."""
+        return int(self.task_statistics.env_steps.sum())
+
+    @property
+    def num_updates_due(self) -> int:
+        """Updates that `replay_ratio` allows by now; counted from the start of learning."""
+        if self._learning_start is None:
+            return 0
+        return int(self.config.replay_ratio * (self.num_env_steps - self._learning_start))
+
+    @override(Algorithm)
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        results: dict[str, Any] = super().evaluate(*args, **kwargs)
+        scores = results.get(EVALUATION_RESULTS, results)
+        self.evaluation_score_mean = float(scores["normalized_score_mean"])
+        self.metrics.log_value(
+            (EVALUATION_RESULTS, "num_updates_lifetime"), self.num_updates, reduce="item"
+        )
+        return results
+
+    @override(Algorithm)
+    def training_step(self) -> None:
+        before = dict(self._seconds)
+        started = time.perf_counter()
+        steps_before, updates_before = self.num_env_steps, self.num_updates
+        self._collect()
+        if (
+            self._learning_start is None
+            and self.num_env_steps >= self.config.num_steps_sampled_before_learning_starts
+        ):
+            self._learning_start = self.num_env_steps
+        while self.num_updates < self.num_updates_due:
+            self._update()
+            if self.num_updates % self.config.weight_sync_interval == 0:
+                self._sync_weights()
+        self._log_metrics(
+            elapsed=time.perf_counter() - started,
+            seconds={name: self._seconds[name] - before[name] for name in before},
+            env_steps=self.num_env_steps - steps_before,
+            updates=self.num_updates - updates_before,
+        )
+
+    def _collect(self) -> None:
+        start = time.perf_counter()
+        episodes, results = synchronous_parallel_sample(
+            worker_set=self.env_runner_group,
+            sample_timeout_s=self.config.sample_timeout_s,
+            _uses_new_env_runners=True,
+            _return_metrics=True,
+        )
+        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        self._seconds["sample"] += time.perf_counter() - start
+        start = time.perf_counter()
+        for episode in episodes:
+            chunk = to_chunk(episode)
+            self.replay_buffer.add(chunk)
+            self.task_statistics.add(
+                chunk.task_id, chunk.episode_id, chunk.rewards, done=episode.is_done
+            )
+        self._seconds["replay"] += time.perf_counter() - start
+
+    def _update(self) -> None:
+        start = time.perf_counter()
+        batch = self.replay_buffer.sample(self.config.total_train_batch_size)
+        self._seconds["replay"] += time.perf_counter() - start
+        start = time.perf_counter()
+        results = self.learner_group.update(
+            batch=MultiAgentBatch(
+                {DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=len(batch["task_ids"])
+            ),
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps},
+        )
+        elapsed = time.perf_counter() - start
+        priorities, reanalyze = [], 0.0
+        for result in results:
+            module_result = result[DEFAULT_MODULE_ID]
+            priorities.extend(module_result.pop(PRIORITIES).peek())
+            reanalyze = max(reanalyze, float(module_result.pop(REANALYZE_SECONDS).peek()))
+        self._seconds["reanalyze"] += reanalyze
+        self._seconds["update"] += elapsed - reanalyze
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        start = time.perf_counter()
+        self.replay_buffer.update_priorities(
+            batch["task_ids"], batch["index"], np.concatenate(priorities)
+        )
+        self._seconds["replay"] += time.perf_counter() - start
+        self.num_updates += 1
+
+    def _sync_weights(self) -> None:
+        start = time.perf_counter()
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, inference_only=True
+        )
+        self._seconds["sync"] += time.perf_counter() - start
+
+    def _log_metrics(
+        self, *, elapsed: float, seconds: dict[str, float], env_steps: int, updates: int
+    ) -> None:
+        """Counters, per-task scores and time shares; every key is described in the README."""
+        log, statistics = self.metrics.log_value, self.task_statistics
+        log("num_updates_lifetime", self.num_updates, reduce="item")
+        log("normalized_score_mean", statistics.score_mean(), reduce="item")
+        log("evaluation_score_mean", self.evaluation_score_mean, reduce="item")
+        learned_from = self.num_env_steps - (self._learning_start or 0)
+        log("replay_ratio", self.num_updates / max(learned_from, 1), reduce="item")
+        log("replay_transitions", len(self.replay_buffer), reduce="item")
+        for task, spec in enumerate(statistics.specs):
+            log(("tasks", spec.name, "env_steps"), int(statistics.env_steps[task]), reduce="item")
+            log(("tasks", spec.name, "episodes"), int(statistics.episodes[task]), reduce="item")
+            if statistics.returns[task]:
+                mean = float(np.mean(statistics.returns[task]))
+                score = spec.normalized_score(mean)
+                log(("tasks", spec.name, "episode_return_mean"), mean, reduce="item")
+                log(("tasks", spec.name, "normalized_score"), score, reduce="item")
+        for name, value in seconds.items():
+            log(("time", f"{name}_s"), value, reduce="sum")
+        log(("time", "training_step_s"), elapsed, reduce="sum")
+        log(("throughput", "env_steps_per_s"), env_steps / elapsed, reduce="mean")
+        log(("throughput", "updates_per_s"), updates / elapsed, reduce="mean")
+
+    @override(Algorithm)
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state(
+            components, not_components=not_components, **kwargs
+        )
+        if self._check_component(EZM_STATE, components, not_components):
+            state[EZM_STATE] = {
+                "num_updates": self.num_updates,
+                "learning_start": self._learning_start,
+                "task_statistics": self.task_statistics.get_state(),
+            }
+            if self.config.store_buffer_in_checkpoints:
+                state[EZM_STATE]["replay"] = self.replay_buffer.get_state()
+        return state
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if EZM_STATE not in state:
+            return
+        own = state[EZM_STATE]
+        self.num_updates = own["num_updates"]
+        self._learning_start = own["learning_start"]
+        self.task_statistics.set_state(own["task_statistics"])
+        if "replay" in own:
+            self.replay_buffer.set_state(own["replay"])
+        else:
+            logger.warning(
+                "The checkpoint holds no replay buffer (store_buffer_in_checkpoints=False): "
+                "learning waits until %d new env steps are collected.",
+                self.config.num_steps_sampled_before_learning_starts,
+            )
+
+
+register_trainable("EZM", EZM)
+
+
+def to_chunk(episode: SingleAgentEpisode) -> EpisodeChunk:
+    """A replay chunk of an RLlib episode chunk (numpy'ed, executed actions)."""
+    observations = episode.get_observations()["obs"]
+    return EpisodeChunk(
+        task_id=episode.custom_data[TASK_ID],
+        episode_id=episode.id_,
+        start=episode.t_started,
+        observations=observations,
+        actions=episode.get_actions(),
+        rewards=episode.get_rewards(),
+        terminated=episode.is_terminated,
+        truncated=episode.is_truncated,
+        search_values=episode.get_extra_model_outputs(SEARCH_VALUE),
+        search_actions=episode.get_extra_model_outputs(SEARCH_ACTION),
+    )

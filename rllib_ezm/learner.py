@@ -1,0 +1,219 @@
+"""EZM's Learner: targets by reanalyze, losses, optimiser, target network, priorities."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.annotations import override
+
+from rllib_ezm.losses.targets import age_mixing_weight, mix_values, state_masks
+from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
+from rllib_ezm.models.unroll import Unroll
+from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
+from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
+
+PRIORITIES = "priorities"
+REANALYZE_SECONDS = "reanalyze_seconds"
+
+
+class EZMTorchLearner(TorchLearner):
+    """One update = reanalyze with the target network, unroll, six loss terms, Adam, EMA."""
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        super().build()
+        config = self.config
+        module = self._ezm_module
+        settings = make_settings(module.model_config["search"])
+        if settings is None:
+            raise ValueError("Training needs a search: set num_simulations >= 1.")
+        self._reanalyzer = Reanalyzer(
+            module.planner(module.target_model),
+            settings,
+            unroll_steps=config.unroll_steps,
+            td_steps=config.td_steps,
+            discount=config.gamma,
+            ratio=config.reanalyze_ratio,
+        )
+        self._loss_weights = LossWeights(
+            reward=config.reward_loss_coeff,
+            value=config.value_loss_coeff,
+            policy=config.policy_loss_coeff,
+            temporal_consistency=config.temporal_consistency_coeff,
+            path_consistency=config.path_consistency_coeff,
+            entropy=config.entropy_coeff,
+        )
+        self._num_updates = 0
+        self._targets: Targets | None = None
+
+    @property
+    def _ezm_module(self) -> EZMTorchRLModule:
+        module: EZMTorchRLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
+        return module
+
+    @override(TorchLearner)
+    def get_parameters(self, module: Any) -> Sequence[torch.nn.Parameter]:
+        return [p for p in module.parameters() if p.requires_grad]
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        parameters = self.get_parameters(self.module[module_id])
+        optimizer = torch.optim.Adam(parameters, weight_decay=config.weight_decay, fused=True)
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=optimizer,
+            params=parameters,
+            lr_or_lr_schedule=config.lr,
+        )
+
+    @override(TorchLearner)
+    def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        self._targets = self._make_targets(batch[DEFAULT_MODULE_ID])
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - start
+        self.metrics.log_value((DEFAULT_MODULE_ID, REANALYZE_SECONDS), seconds, reduce="sum")
+        return super()._uncompiled_update(batch, **kwargs)
+
+    def _make_targets(self, batch: dict[str, torch.Tensor]) -> Targets:
+        """Targets of a replay batch, K-major; also folds the observations into the normaliser."""
+        config, module = self.config, self._ezm_module
+        steps, task_ids = config.unroll_steps, batch["task_ids"]
+        module.model.normalizer.update(batch["obs"][:, 0], task_ids)
+        module.target_model.eval()
+        reanalyzed = self._reanalyzer(batch)
+        policy_mask, value_mask = state_masks(batch["step_mask"], batch["terminal"], steps)
+        value = self._mix_values(batch, reanalyzed, value_mask, policy_mask)
+        length = batch["step_mask"].sum(dim=1, keepdim=True)
+        next_index = torch.arange(1, steps + 1, device=length.device)
+        alive = 1.0 - batch["terminal"].float()[:, None] * (next_index == length).float()
+        reward = batch["rewards"][:, :steps]
+        transition_mask = batch["step_mask"][:, :steps]
+        self._log_targets(reward, transition_mask, value, value_mask, reanalyzed)
+        use_distribution = config.policy_loss == "distribution"
+        return Targets(
+            reward=reward.T,
+            value=value.T,
+            best_action=reanalyzed.best_action.transpose(0, 1),
+            candidates=_k_major(reanalyzed.candidates) if use_distribution else None,
+            candidate_weights=_k_major(reanalyzed.weights) if use_distribution else None,
+            action_mask=module.action_mask[task_ids],
+            transition_mask=transition_mask.T,
+            policy_mask=policy_mask.T,
+            value_mask=value_mask.T,
+            alive=alive.T,
+        )
+
+    def _mix_values(
+        self,
+        batch: dict[str, torch.Tensor],
+        reanalyzed: Reanalyzed,
+        value_mask: torch.Tensor,
+        policy_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Mixed value targets [B, K+1]; terminal states keep their TD value, 0."""
+        config, window = self.config, self._ezm_module.variance_window
+        if config.value_mixing == "td":
+            return reanalyzed.td_value
+        if config.value_mixing == "search":
+            alpha = torch.zeros_like(reanalyzed.td_value)
+        elif config.value_mixing == "age":
+            alpha = age_mixing_weight(batch["age"], config.value_mixing_age)[:, None]
+            if self._num_updates < config.value_mixing_start:
+                alpha = torch.ones_like(alpha)
+        else:
+            window.update(reanalyzed.value_variance, value_mask, batch["task_ids"])
+            alpha = window.alpha(reanalyzed.value_variance, batch["task_ids"])
+            self._log("value_mixing_alpha", alpha.mean())
+        mixed = mix_values(alpha, reanalyzed.td_value, reanalyzed.search_value)
+        return torch.where(policy_mask > 0, mixed, reanalyzed.td_value)
+
+    @override(TorchLearner)
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> torch.Tensor:
+        targets = self._targets
+        assert targets is not None
+        model = self._ezm_module.model
+        unroll = Unroll(**fwd_out)
+        terms = loss_terms(model, unroll, targets, discount=config.gamma)
+        per_sample = total_loss(terms, self._loss_weights)
+        weights = batch["weights"]
+        with torch.no_grad():
+            root_values = model.value_support.decode(unroll.value_logits[0]).mean(dim=0)
+            priorities = (root_values - targets.value[0]).abs()
+            for name, term in terms.items():
+                self._log(f"{name}_loss" if name != "entropy" else name, term.mean())
+            self._log("policy_std", unroll.log_std[0].exp().mean())
+            self._log("root_value", root_values.mean())
+            self._log("value_error", priorities.mean())
+            self._log("importance_weight", weights.mean())
+        self.metrics.log_value((module_id, PRIORITIES), priorities, reduce="item_series")
+        return (weights * per_sample).mean() / config.unroll_steps
+
+    def _log_targets(
+        self,
+        reward: torch.Tensor,
+        transition_mask: torch.Tensor,
+        value: torch.Tensor,
+        value_mask: torch.Tensor,
+        reanalyzed: Reanalyzed,
+    ) -> None:
+        model = self._ezm_module.model
+        overflow = (model.reward_support.overflow(reward) * transition_mask).sum()
+        overflow = overflow + (model.value_support.overflow(value) * value_mask).sum()
+        key = (DEFAULT_MODULE_ID, "support_overflow")
+        self.metrics.log_value(key, overflow, reduce="sum")
+        valid = value_mask.sum().clamp(min=1.0)
+        self._log("target_value", (value * value_mask).sum() / valid)
+        self._log("search_value", (reanalyzed.search_value * value_mask).sum() / valid)
+        self._log("td_value", (reanalyzed.td_value * value_mask).sum() / valid)
+        self._log("value_variance", (reanalyzed.value_variance * value_mask).sum() / valid)
+
+    def _log(self, name: str, value: torch.Tensor) -> None:
+        self.metrics.log_value((DEFAULT_MODULE_ID, name), value.detach(), reduce="mean")
+
+    @override(TorchLearner)
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        super().after_gradient_based_update(timesteps=timesteps)
+        self._num_updates += 1
+        if self._num_updates % self.config.target_period == 0:
+            module = self._ezm_module
+            update_target(module.target_model, module.model, self.config.target_tau)
+
+    @override(TorchLearner)
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**super().get_state(*args, **kwargs), "num_updates": self._num_updates}
+
+    @override(TorchLearner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self._num_updates = state.get("num_updates", self._num_updates)
+
+
+@torch.no_grad()
+def update_target(target: WorldModel, online: WorldModel, tau: float) -> None:
+    """`target <- (1 - tau) target + tau online`, for weights and BatchNorm statistics.
+
+    The observation normaliser is copied as it is: both networks must see the same input scale.
+    """
+    ours, theirs = target.state_dict(), online.state_dict()
+    moving, source = [], []
+    for name, value in ours.items():
+        if name.startswith("normalizer.") or not value.is_floating_point():
+            value.copy_(theirs[name])
+        else:
+            moving.append(value)
+            source.append(theirs[name])
+    torch._foreach_lerp_(moving, source, tau)
+
+
+def _k_major(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else x.transpose(0, 1)

@@ -1,0 +1,100 @@
+"""The whole objective: the weighted sum of all terms (eq. 9, arXiv:2603.01452)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from rllib_ezm.losses.consistency import temporal_consistency_loss
+from rllib_ezm.losses.policy import best_action_loss, candidate_distribution_loss, policy_entropy
+from rllib_ezm.losses.reward import reward_loss
+from rllib_ezm.losses.targets import path_consistency_target
+from rllib_ezm.losses.value import value_loss
+from rllib_ezm.models.unroll import Unroll
+from rllib_ezm.models.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms; `entropy` positive is a bonus, negative minimises entropy."""
+
+    reward: float = 1.0
+    value: float = 0.25
+    policy: float = 1.0
+    temporal_consistency: float = 5.0
+    path_consistency: float = 0.25
+    entropy: float = 0.0
+
+
+class Targets(NamedTuple):
+    """What an update learns from; K-major: states 0..K, transitions 0..K-1.
+
+    `reward` [K, B], `value` [K+1, B], `best_action` [K+1, B, A], `candidates` [K+1, B, N, A] and
+    `candidate_weights` [K+1, B, N] (None for the best-action loss), `action_mask` [B, A],
+    `transition_mask` [K, B], `policy_mask` [K+1, B], `value_mask` [K+1, B], `alive` [K, B] (0 where
+    state k+1 is terminal).
+    """
+
+    reward: torch.Tensor
+    value: torch.Tensor
+    best_action: torch.Tensor
+    candidates: torch.Tensor | None
+    candidate_weights: torch.Tensor | None
+    action_mask: torch.Tensor
+    transition_mask: torch.Tensor
+    policy_mask: torch.Tensor
+    value_mask: torch.Tensor
+    alive: torch.Tensor
+
+
+def loss_terms(
+    model: WorldModel, unroll: Unroll, targets: Targets, *, discount: float
+) -> dict[str, torch.Tensor]:
+    """Every loss term per sample, unweighted: name -> [B]."""
+    rewards = model.reward_support.decode(unroll.reward_logits)
+    next_values = model.value_support.decode(unroll.value_logits[1:]).mean(dim=1)
+    path_target = path_consistency_target(rewards, next_values, targets.alive, discount=discount)
+    if targets.candidates is None or targets.candidate_weights is None:
+        policy = best_action_loss(
+            unroll.mean,
+            unroll.log_std,
+            targets.best_action,
+            targets.action_mask,
+            targets.policy_mask,
+        )
+    else:
+        policy = candidate_distribution_loss(
+            unroll.mean,
+            unroll.log_std,
+            targets.candidates,
+            targets.candidate_weights,
+            targets.action_mask,
+            targets.policy_mask,
+        )
+    return {
+        "reward": reward_loss(
+            unroll.reward_logits,
+            model.reward_support.encode(targets.reward),
+            targets.transition_mask,
+        ),
+        "value": value_loss(
+            unroll.value_logits, model.value_support.encode(targets.value), targets.value_mask
+        ),
+        "policy": policy,
+        "temporal_consistency": temporal_consistency_loss(
+            unroll.latent_predictions, unroll.latent_targets, targets.transition_mask
+        ),
+        "path_consistency": value_loss(
+            unroll.value_logits[:-1],
+            model.value_support.encode(path_target),
+            targets.transition_mask,
+        ),
+        "entropy": -policy_entropy(unroll.log_std, targets.action_mask, targets.policy_mask),
+    }
+
+
+def total_loss(terms: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
+    """Weighted sum of the terms per sample [B] (eq. 9)."""
+    return torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum(dim=0)

@@ -1,0 +1,153 @@
+"""Building blocks of the world model (Table 4, arXiv:2603.01452).
+
+Shapes: `M` rows (any batch), `V` value heads. Blocks are plain modules: no task ids, no masks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class ResidualBlock(nn.Module):
+    """Pre-norm residual block `x + W2 relu(W1 LN(x))`; [M, dim] -> [M, dim]."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, dim)
+        self.project = nn.Linear(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.project(torch.relu(self.expand(self.norm(x))))
+
+
+def residual_stack(dim: int, num_blocks: int) -> nn.Sequential:
+    """`num_blocks` residual blocks of width `dim`."""
+    return nn.Sequential(*(ResidualBlock(dim) for _ in range(num_blocks)))
+
+
+class TanhEncoder(nn.Module):
+    """`tanh(LN(Linear(x)))`; [M, in_dim] -> [M, out_dim]."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_dim, out_dim)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.norm(self.linear(x)))
+
+
+class TransitionTrunk(nn.Module):
+    """Latent transition: `h + W2 relu(W1 LN([h, context]))`, then residual blocks.
+
+    [M, latent_dim], [M, context_dim] -> [M, latent_dim].
+    """
+
+    def __init__(self, latent_dim: int, context_dim: int, num_blocks: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(latent_dim + context_dim)
+        self.mix = nn.Linear(latent_dim + context_dim, latent_dim)
+        self.project = nn.Linear(latent_dim, latent_dim)
+        self.blocks = residual_stack(latent_dim, num_blocks)
+
+    def forward(self, latent: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        mixed = self.mix(self.norm(torch.cat([latent, context], dim=-1)))
+        out: torch.Tensor = self.blocks(latent + self.project(torch.relu(mixed)))
+        return out
+
+
+class BatchNormHead(nn.Module):
+    """`(Linear, BatchNorm, ReLU) x 2, Linear`; [M, in_dim] -> [M, out_dim].
+
+    `zero_init` sets the last layer's weight and bias to 0.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, *, zero_init: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_dim, hidden_dim),
+            nn.BatchNorm1d(hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.BatchNorm1d(hidden_dim),
+            nn.ReLU(),
+        )
+        self.output = nn.Linear(hidden_dim, out_dim)
+        if zero_init:
+            nn.init.zeros_(self.output.weight)
+            nn.init.zeros_(self.output.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.output(self.layers(x))
+        return out
+
+
+class EnsembleLinear(nn.Module):
+    """`V` independent linear layers in one batched product; [V, M, in] -> [V, M, out].
+
+    Initialised like `nn.Linear`: uniform in +-1/sqrt(in) for weight and bias.
+    """
+
+    def __init__(self, num_heads: int, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        bound = in_dim**-0.5
+        self.weight = nn.Parameter(torch.empty(num_heads, in_dim, out_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_heads, 1, out_dim).uniform_(-bound, bound))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(self.bias.to(x.dtype), x, self.weight.to(x.dtype))
+
+
+class EnsembleBatchNormHead(nn.Module):
+    """`V` independent `BatchNormHead`s evaluated together; [M, in_dim] -> [V, M, out_dim]."""
+
+    def __init__(self, num_heads: int, in_dim: int, hidden_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.num_heads, self.hidden_dim = num_heads, hidden_dim
+        # The first layer's input is shared, so V linear layers are one wide linear layer.
+        self.first = nn.Linear(in_dim, num_heads * hidden_dim)
+        self.first_norm = nn.BatchNorm1d(num_heads * hidden_dim)
+        self.second = EnsembleLinear(num_heads, hidden_dim, hidden_dim)
+        self.second_norm = nn.BatchNorm1d(num_heads * hidden_dim)
+        self.output = EnsembleLinear(num_heads, hidden_dim, out_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[0]
+        x = torch.relu(self.first_norm(self.first(x)))
+        x = self.second(x.view(rows, self.num_heads, self.hidden_dim).transpose(0, 1))
+        x = x.transpose(0, 1).reshape(rows, self.num_heads * self.hidden_dim)
+        x = torch.relu(self.second_norm(x))
+        out: torch.Tensor = self.output(
+            x.view(rows, self.num_heads, self.hidden_dim).transpose(0, 1)
+        )
+        return out
+
+
+class Projector(nn.Sequential):
+    """SimSiam projector `in -> hidden -> hidden -> in`, LayerNorm after each layer."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__(
+            nn.Linear(dim, hidden_dim),
+            nn.LayerNorm(hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.LayerNorm(hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, dim),
+            nn.LayerNorm(dim),
+        )
+
+
+class Predictor(nn.Sequential):
+    """SimSiam predictor `in -> hidden -> in`."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__(
+            nn.Linear(dim, hidden_dim),
+            nn.LayerNorm(hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, dim),
+        )

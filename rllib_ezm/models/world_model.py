@@ -1,0 +1,237 @@
+"""The multi-task world model: representation, dynamics, reward, value and policy (Table 4).
+
+Equation numbers are those of arXiv:2603.01452. Shapes: `M` rows of any batch, `D` padded
+observation dim, `A` padded action dim, `E` task-embedding dim, `H` latent dim, `V` value heads,
+`Q` support bins, `T` tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from rllib_ezm.models.blocks import (
+    BatchNormHead,
+    EnsembleBatchNormHead,
+    Predictor,
+    Projector,
+    TanhEncoder,
+    TransitionTrunk,
+    residual_stack,
+)
+from rllib_ezm.models.categorical import CategoricalSupport
+from rllib_ezm.models.normalizer import ObservationNormalizer
+from rllib_ezm.models.policy_distribution import bound_log_std
+
+EMBEDDING_SITES = ("rep", "dyn", "rew", "vp")
+
+
+@dataclass(frozen=True)
+class WorldModelSpec:
+    """Sizes and switches of a `WorldModel`; the defaults are the paper's Table 4.
+
+    Raises:
+        ValueError: If a size is not positive or `task_embedding` names an unknown site.
+    """
+
+    obs_dim: int
+    action_dim: int
+    num_tasks: int
+    latent_dim: int = 512
+    embedding_dim: int = 128
+    action_embedding_dim: int = 64
+    num_blocks: int = 3
+    num_value_heads: int = 5
+    head_dim: int = 512
+    projection_dim: int = 1024
+    num_bins: int = 51
+    reward_support: tuple[float, float] = (-299.0, 299.0)
+    value_support: tuple[float, float] = (-299.0, 299.0)
+    log_std_min: float = -10.0
+    log_std_max: float = 2.0
+    task_embedding: tuple[str, ...] = EMBEDDING_SITES
+
+    def __post_init__(self) -> None:
+        for name in (
+            "obs_dim",
+            "action_dim",
+            "num_tasks",
+            "latent_dim",
+            "embedding_dim",
+            "action_embedding_dim",
+            "num_blocks",
+            "num_value_heads",
+            "head_dim",
+            "projection_dim",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        unknown = set(self.task_embedding) - set(EMBEDDING_SITES)
+        if unknown:
+            raise ValueError(
+                f"task_embedding has unknown sites {sorted(unknown)}; choose from {EMBEDDING_SITES}"
+            )
+        if self.log_std_min >= self.log_std_max:
+            raise ValueError(
+                f"log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}"
+            )
+
+    def embedding_width(self, site: str) -> int:
+        """Width that the task embedding adds to the input of a sub-network (0 if off)."""
+        return self.embedding_dim if site in self.task_embedding else 0
+
+
+class Prediction(NamedTuple):
+    """Value and policy heads at a latent: logits [V, M, Q], mean and log-std [M, A]."""
+
+    value_logits: torch.Tensor
+    mean: torch.Tensor
+    log_std: torch.Tensor
+
+
+class TaskEmbedding(nn.Module):
+    """One learned row per task, renormalised to norm <= 1 at look-up; [M] -> [M, E]."""
+
+    def __init__(self, num_tasks: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.functional.normalize(torch.randn(num_tasks, dim), dim=-1))
+
+    def forward(self, task_ids: torch.Tensor) -> torch.Tensor:
+        norm = self.weight.norm(dim=-1, keepdim=True)
+        return (self.weight / norm.clamp(min=1.0))[task_ids]
+
+
+class RewardModel(nn.Module):
+    """`R(h, a, e) -> [M, Q]` logits: own action encoder and trunk, a path separate from dynamics."""
+
+    def __init__(self, spec: WorldModelSpec) -> None:
+        super().__init__()
+        embedding = spec.embedding_width("rew")
+        self.action_encoder = TanhEncoder(spec.action_dim + embedding, spec.action_embedding_dim)
+        self.trunk = TransitionTrunk(
+            spec.latent_dim, embedding + spec.action_embedding_dim, spec.num_blocks
+        )
+        self.head = BatchNormHead(spec.latent_dim, spec.head_dim, spec.num_bins, zero_init=True)
+
+    def forward(
+        self, latent: torch.Tensor, action: torch.Tensor, embedding: torch.Tensor | None
+    ) -> torch.Tensor:
+        encoded = self.action_encoder(concat(action, embedding))
+        out: torch.Tensor = self.head(self.trunk(latent, concat(encoded, embedding)))
+        return out
+
+
+class ValuePolicyModel(nn.Module):
+    """Shared trunk with `V` value heads and one policy head; [M, H], [M, E] -> `Prediction`."""
+
+    def __init__(self, spec: WorldModelSpec) -> None:
+        super().__init__()
+        width = spec.latent_dim + spec.embedding_width("vp")
+        self.log_std_min, self.log_std_max = spec.log_std_min, spec.log_std_max
+        self.trunk = nn.Sequential(residual_stack(width, spec.num_blocks), nn.LayerNorm(width))
+        self.value_heads = EnsembleBatchNormHead(
+            spec.num_value_heads, width, spec.head_dim, spec.num_bins
+        )
+        self.policy_head = BatchNormHead(width, spec.head_dim, 2 * spec.action_dim, zero_init=True)
+
+    def forward(self, latent: torch.Tensor, embedding: torch.Tensor | None) -> Prediction:
+        features = self.trunk(concat(latent, embedding))
+        mean, raw_log_std = self.policy_head(features).float().chunk(2, dim=-1)
+        log_std = bound_log_std(raw_log_std, self.log_std_min, self.log_std_max)
+        return Prediction(self.value_heads(features), mean, log_std)
+
+
+class WorldModel(nn.Module):
+    """All networks of EZ-M; 16,085,158 parameters at D=177, A=61, T=14 with the defaults.
+
+    Args:
+        spec: Sizes and switches.
+        observation_mask: [T, D], 1 where a task owns an observation dimension; all ones if None.
+    """
+
+    def __init__(self, spec: WorldModelSpec, observation_mask: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        if observation_mask is None:
+            observation_mask = torch.ones(spec.num_tasks, spec.obs_dim)
+        self.normalizer = ObservationNormalizer(observation_mask)
+        self.task_embedding = TaskEmbedding(spec.num_tasks, spec.embedding_dim)
+        self.representation = nn.Sequential(
+            TanhEncoder(spec.obs_dim + spec.embedding_width("rep"), spec.latent_dim),
+            residual_stack(spec.latent_dim, spec.num_blocks),
+        )
+        self.dynamics_model = TransitionTrunk(
+            spec.latent_dim, spec.embedding_width("dyn") + spec.action_dim, spec.num_blocks
+        )
+        self.reward_model = RewardModel(spec)
+        self.value_policy_model = ValuePolicyModel(spec)
+        self.projector = Projector(spec.latent_dim, spec.projection_dim)
+        self.predictor = Predictor(spec.latent_dim, spec.projection_dim)
+        self.reward_support = CategoricalSupport(*spec.reward_support, spec.num_bins)
+        self.value_support = CategoricalSupport(*spec.value_support, spec.num_bins)
+
+    def embed(self, task_ids: torch.Tensor) -> torch.Tensor:
+        """Task embeddings; [M] int64 -> [M, E]."""
+        embedding: torch.Tensor = self.task_embedding(task_ids)
+        return embedding
+
+    def represent(
+        self, observations: torch.Tensor, task_ids: torch.Tensor, embedding: torch.Tensor
+    ) -> torch.Tensor:
+        """`h = H(s, e)`; raw observations [M, D], tasks [M], embeddings [M, E] -> [M, H]."""
+        normalized = self.normalizer(observations, task_ids)
+        latent: torch.Tensor = self.representation(concat(normalized, self._at("rep", embedding)))
+        return latent
+
+    def dynamics(
+        self, latent: torch.Tensor, action: torch.Tensor, embedding: torch.Tensor
+    ) -> torch.Tensor:
+        """`h' = G(h, a, e)`; [M, H], [M, A], [M, E] -> [M, H] (eq. 1; the raw action enters)."""
+        context = concat(action, self._at("dyn", embedding), embedding_first=True)
+        next_latent: torch.Tensor = self.dynamics_model(latent, context)
+        return next_latent
+
+    def reward(
+        self, latent: torch.Tensor, action: torch.Tensor, embedding: torch.Tensor
+    ) -> torch.Tensor:
+        """Reward logits `R(h, a, e)` [M, Q]."""
+        logits: torch.Tensor = self.reward_model(latent, action, self._at("rew", embedding))
+        return logits
+
+    def predict(self, latent: torch.Tensor, embedding: torch.Tensor) -> Prediction:
+        """Value logits [V, M, Q] and policy parameters [M, A] at latents [M, H]."""
+        prediction: Prediction = self.value_policy_model(latent, self._at("vp", embedding))
+        return prediction
+
+    def project(self, latent: torch.Tensor, *, with_predictor: bool) -> torch.Tensor:
+        """SimSiam projection of latents [M, H] -> [M, H], through the predictor if asked."""
+        projected: torch.Tensor = self.projector(latent)
+        return self.predictor(projected) if with_predictor else projected
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of trainable parameters of each sub-network."""
+        parts: dict[str, nn.Module] = {
+            "representation": self.representation,
+            "dynamics": self.dynamics_model,
+            "reward": self.reward_model,
+            "value_policy": self.value_policy_model,
+            "projector": self.projector,
+            "predictor": self.predictor,
+            "task_embedding": self.task_embedding,
+        }
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+    def _at(self, site: str, embedding: torch.Tensor) -> torch.Tensor | None:
+        return embedding if site in self.spec.task_embedding else None
+
+
+def concat(
+    x: torch.Tensor, embedding: torch.Tensor | None, *, embedding_first: bool = False
+) -> torch.Tensor:
+    """Append (or prepend) the task embedding to `x`; `x` itself if the embedding is off."""
+    if embedding is None:
+        return x
+    return torch.cat([embedding, x] if embedding_first else [x, embedding], dim=-1)

@@ -1,0 +1,92 @@
+"""Checks of what users and callers pass to the replay buffer; each message names the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rllib_ezm.replay.slots import SlotArrays
+from rllib_ezm.replay.sum_tree import SumTree
+
+
+def required_bytes(
+    num_tasks: int, capacity_per_task: int, obs_dim: int, action_dim: int, independent: bool
+) -> int:
+    """Bytes of the slot arrays and the sum trees of a `MultiTaskReplayBuffer`."""
+    num_slots = num_tasks * capacity_per_task
+    slots = num_slots * SlotArrays.bytes_per_slot(obs_dim, action_dim)
+    if independent:
+        return slots + SumTree.required_bytes(capacity_per_task, num_tasks)
+    return slots + SumTree.required_bytes(num_slots, 1)
+
+
+def check_budget(
+    max_bytes: int,
+    num_tasks: int,
+    capacity_per_task: int,
+    obs_dim: int,
+    action_dim: int,
+    independent: bool,
+) -> None:
+    """Raises ValueError if the buffer would need more than `max_bytes`, naming what fits."""
+
+    def needed(capacity: int) -> int:
+        return required_bytes(num_tasks, capacity, obs_dim, action_dim, independent)
+
+    if needed(capacity_per_task) <= max_bytes:
+        return
+    fits, too_many = 0, capacity_per_task
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if needed(middle) <= max_bytes:
+            fits = middle
+        else:
+            too_many = middle
+    fix = (
+        f"set capacity_per_task to at most {fits}"
+        if fits >= 2
+        else "raise the budget; not even the smallest buffer fits"
+    )
+    raise ValueError(
+        f"The replay buffer needs {needed(capacity_per_task):,} bytes for {num_tasks} tasks of "
+        f"{capacity_per_task} observations ({obs_dim=}, {action_dim=}), more than "
+        f"max_bytes={max_bytes:,}: {fix}."
+    )
+
+
+def check_sizes(**sizes: tuple[int, int]) -> None:
+    """Raises ValueError unless every `name=(size, least)` has `size >= least`."""
+    for name, (size, least) in sizes.items():
+        if size < least:
+            raise ValueError(f"{name} must be at least {least}, got {size}.")
+
+
+def check_fractions(**fractions: float) -> None:
+    """Raises ValueError unless every value is in [0, 1]."""
+    for name, value in fractions.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name} must be in [0, 1], got {value}.")
+
+
+def check_update(
+    task_ids: npt.NDArray[Any],
+    index: npt.NDArray[Any],
+    priorities: npt.NDArray[np.floating[Any]],
+    num_tasks: int,
+    ring_capacity: int,
+) -> None:
+    """Raises ValueError unless these can be arguments of `update_priorities`."""
+    if index.shape != (len(task_ids), 2) or priorities.shape != task_ids.shape:
+        raise ValueError(
+            f"update_priorities needs task_ids [B], index [B, 2] and priorities [B], got "
+            f"{task_ids.shape}, {index.shape} and {priorities.shape}."
+        )
+    if not (np.isfinite(priorities) & (priorities >= 0.0)).all():
+        raise ValueError("Priorities must be finite and >= 0; has the value loss diverged?")
+    if not ((task_ids >= 0) & (task_ids < num_tasks)).all():
+        raise ValueError(f"task_ids must be in [0, {num_tasks}).")
+    slots, generations = index[:, 0], index[:, 1]
+    if not ((slots >= 0) & (slots < ring_capacity) & (generations > 0)).all():
+        raise ValueError("index must come from `sample` of this buffer.")

@@ -1,0 +1,115 @@
+"""EZM's RLModule: search to act, K-step unroll to train."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.annotations import override
+
+from rllib_ezm.losses.variance_window import VarianceWindow
+from rllib_ezm.models.unroll import unroll_world_model
+from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
+from rllib_ezm.search.gumbel import SearchSettings
+from rllib_ezm.search.planner import Plan, Planner, autocast
+
+SEARCH_VALUE = "search_value"
+SEARCH_ACTION = "search_action"
+
+
+class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
+    """World model, target network and search of EZ-M.
+
+    Acting (`forward_exploration`, `forward_inference`) maps the observation dict `obs` [B, D],
+    `task_id` [B], `action_mask` [B, A] to `actions` [B, A] in [-1, 1]; `SEARCH_VALUE` [B] and
+    `SEARCH_ACTION` [B, A] travel with the episodes. `forward_train` returns the fields of `Unroll`.
+    """
+
+    @override(TorchRLModule)
+    def setup(self) -> None:
+        config = self.model_config
+        observation_mask = prefix_mask(config["obs_dims"])
+        num_tasks, obs_dim = observation_mask.shape
+        self.register_buffer(
+            "action_mask", prefix_mask(config["action_dims"]), persistent=False
+        )
+        spec = WorldModelSpec(
+            obs_dim=obs_dim,
+            action_dim=self.action_mask.shape[1],
+            num_tasks=num_tasks,
+            **config["world_model"],
+        )
+        self.model = WorldModel(spec, observation_mask)
+        self.target_model = copy.deepcopy(self.model).requires_grad_(False)
+        self.variance_window = VarianceWindow(num_tasks, config["variance_window_decay"])
+        if self.inference_only:
+            # RLlib 2.60 removes only top-level attributes of `get_non_inference_attributes`.
+            del self.model.projector, self.model.predictor
+        self.unroll_steps: int = config["unroll_steps"]
+        self.train_precision: str = config["train_precision"]
+        self.random_steps: int = config["random_steps"]
+        self.settings = make_settings(config["search"])
+        self.evaluation_settings = make_settings(config["evaluation_search"])
+
+    @override(InferenceOnlyAPI)
+    def get_non_inference_attributes(self) -> list[str]:
+        """The learner's own parts: 3.2 M of 16.1 M parameters and the target network stay home."""
+        return ["target_model", "variance_window", "model.projector", "model.predictor"]
+
+    def planner(self, model: WorldModel) -> Planner:
+        """A planner over the online or the target network."""
+        config = self.model_config
+        return Planner(
+            model,
+            self.action_mask,
+            value_reduction=config["value_reduction"],
+            value_clip_min=config["value_clip_min"],
+            precision=config["inference_precision"],
+        )
+
+    @override(TorchRLModule)
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        plan = self._plan(batch, self.settings)
+        action = plan.action
+        if kwargs.get("t", self.random_steps) < self.random_steps:
+            mask = self.action_mask[batch[Columns.OBS]["task_id"].long()]
+            action = (2.0 * torch.rand_like(action) - 1.0) * mask
+        return self._to_columns(action, plan)
+
+    @override(TorchRLModule)
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        plan = self._plan(batch, self.evaluation_settings)
+        return self._to_columns(plan.action, plan)
+
+    @override(TorchRLModule)
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        observations = batch["obs"][:, : self.unroll_steps + 1]
+        actions = batch["actions"][:, : self.unroll_steps]
+        with autocast(observations.device.type, self.train_precision):
+            unroll = unroll_world_model(self.model, observations, actions, batch["task_ids"])
+        return unroll._asdict()
+
+    def _plan(self, batch: dict[str, Any], settings: SearchSettings | None) -> Plan:
+        observations = batch[Columns.OBS]
+        task_ids = observations["task_id"].long()
+        planner = self.planner(self.model)
+        inference = planner.root(observations["obs"].float(), task_ids)
+        return planner.plan(inference.root, task_ids, settings)
+
+    @staticmethod
+    def _to_columns(action: torch.Tensor, plan: Plan) -> dict[str, Any]:
+        return {Columns.ACTIONS: action, SEARCH_VALUE: plan.value, SEARCH_ACTION: plan.action}
+
+
+def prefix_mask(dims: list[int]) -> torch.Tensor:
+    """[T, max(dims)] float mask with ones in the first `dims[t]` places of row t."""
+    return (torch.arange(max(dims)) < torch.tensor(dims)[:, None]).float()
+
+
+def make_settings(options: dict[str, Any]) -> SearchSettings | None:
+    """Search settings of a config dict; None (act with the policy mean) for 0 simulations."""
+    return SearchSettings(**options) if options["num_simulations"] > 0 else None

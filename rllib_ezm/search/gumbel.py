@@ -1,0 +1,358 @@
+"""Round-synchronous Gumbel search over sampled actions: the public call of the search.
+
+Legend: B roots, N root candidates, S simulations, A padded action dim, H latent dim, M rows of one
+model call, P nodes that can get children (see `num_expandable_nodes`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+from rllib_ezm.models.policy_distribution import sample_squashed, squashed_log_prob
+from rllib_ezm.search.halving import keep_best, num_expandable_nodes, sequential_halving_schedule
+from rllib_ezm.search.tree import (
+    NUM_CHILDREN,
+    Scoring,
+    Tree,
+    allocate_tree,
+    backup,
+    descend,
+    evaluate_root_children,
+    finish_root,
+)
+
+ROOT_PRIORS = ("uniform", "policy")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Sizes and constants of a search.
+
+    Attributes:
+        num_simulations: S, model evaluations per root.
+        num_candidates: N, sampled root actions.
+        policy_candidates: How many of them have the policy's own standard deviation.
+        wide_std_factor: Inflation of the standard deviation of the others.
+        root_prior: "uniform", or "policy" for the candidates' log-density.
+        use_gumbel_noise: Add Gumbel noise to the root scores.
+        wide_candidates: False gives every candidate and child the policy's own deviation.
+        discount: Discount of one step.
+        c_visit: Visit offset of `sigma`.
+        c_scale: Scale of `sigma`.
+        minmax_delta: Floor of the min-max range, in units of return.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    num_simulations: int = 32
+    num_candidates: int = 16
+    policy_candidates: int = 4
+    wide_std_factor: float = 3.0
+    root_prior: str = "uniform"
+    use_gumbel_noise: bool = False
+    wide_candidates: bool = True
+    discount: float = 0.99
+    c_visit: float = 50.0
+    c_scale: float = 0.1
+    minmax_delta: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        if self.num_simulations < 1:
+            raise ValueError(
+                f"num_simulations={self.num_simulations} is not a search: use >= 1, or act with "
+                "the policy mean instead of searching"
+            )
+        if self.num_candidates < 1:
+            raise ValueError(f"num_candidates={self.num_candidates}: use >= 1")
+        if not 0 <= self.policy_candidates <= self.num_candidates:
+            raise ValueError(
+                f"policy_candidates={self.policy_candidates}: use a number from 0 to "
+                f"num_candidates={self.num_candidates}"
+            )
+        if self.root_prior not in ROOT_PRIORS:
+            raise ValueError(f"root_prior={self.root_prior!r}: use one of {ROOT_PRIORS}")
+        if not 0.0 <= self.discount <= 1.0:
+            raise ValueError(f"discount={self.discount}: use a number in [0, 1]")
+        for name in ("wide_std_factor", "minmax_delta"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name}={getattr(self, name)}: use a number > 0")
+        for name in ("c_visit", "c_scale"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name}={getattr(self, name)}: use a number >= 0")
+
+
+class RootOutput(NamedTuple):
+    """The model at the root: latent [B, H], value [B], policy mean and bounded log_std [B, A]."""
+
+    latent: torch.Tensor
+    value: torch.Tensor
+    mean: torch.Tensor
+    log_std: torch.Tensor
+
+
+class StepOutput(NamedTuple):
+    """The model after an action: latent [M, H], reward and value [M], mean and log_std [M, A]."""
+
+    latent: torch.Tensor
+    reward: torch.Tensor
+    value: torch.Tensor
+    mean: torch.Tensor
+    log_std: torch.Tensor
+
+
+class SearchModel(Protocol):
+    """What the search needs of a world model; rows are independent of each other."""
+
+    def step(
+        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
+    ) -> StepOutput:
+        """Apply actions [M, A] to latents [M, H] of tasks [M]; values are scalars, as used."""
+        ...
+
+
+class SearchNoise(NamedTuple):
+    """All randomness of a search.
+
+    Attributes:
+        root: Standard normal draws of the root candidates [B, N, A].
+        children: Standard normal draws of the children of node i in row i - 1 [B, P - 1, 2, A].
+        gumbel: Standard Gumbel draws [B, N], or zeros.
+    """
+
+    root: torch.Tensor
+    children: torch.Tensor
+    gumbel: torch.Tensor
+
+
+class SearchOutput(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        action: The best action [B, A].
+        value: Root value, the mean return over the visits [B].
+        candidates: The root actions [B, N, A].
+        scores: Final g(a) of every candidate [B, N].
+        visit_counts: Visits of every candidate [B, N].
+        q_values: Completed Q of every candidate [B, N].
+        tree: The trees themselves.
+    """
+
+    action: torch.Tensor
+    value: torch.Tensor
+    candidates: torch.Tensor
+    scores: torch.Tensor
+    visit_counts: torch.Tensor
+    q_values: torch.Tensor
+    tree: Tree
+
+
+def draw_noise(
+    batch: int,
+    action_dim: int,
+    settings: SearchSettings,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    generator: torch.Generator | None = None,
+) -> SearchNoise:
+    """Draw the randomness of one search over `batch` roots; shapes as in `SearchNoise`."""
+    num_candidates = settings.num_candidates
+    num_inner = num_expandable_nodes(settings.num_simulations, num_candidates) - 1
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=device, dtype=dtype)
+
+    root = normal(batch, num_candidates, action_dim)
+    children = normal(batch, num_inner, NUM_CHILDREN, action_dim)
+    gumbel = torch.zeros(batch, num_candidates, device=device, dtype=dtype)
+    if settings.use_gumbel_noise:
+        gumbel = -gumbel.exponential_(generator=generator).log()
+    return SearchNoise(root, children, gumbel)
+
+
+@torch.no_grad()
+def gumbel_search(
+    model: SearchModel,
+    root: RootOutput,
+    task_ids: torch.Tensor,
+    action_mask: torch.Tensor,
+    settings: SearchSettings,
+    noise: SearchNoise | None = None,
+    generator: torch.Generator | None = None,
+) -> SearchOutput:
+    """Search B roots at once; one model call per round of sequential halving.
+
+    All visits of a round are selected with the statistics of the round's start and lie in
+    different sub-trees; backups and the min-max range follow when all leaves are evaluated.
+    Statistics are kept in fp32 at least. Nothing is read back to the host.
+
+    Args:
+        model: The world model.
+        root: Its output at the roots.
+        task_ids: Task of each root [B].
+        action_mask: 1 for real, 0 for padded action dimensions [B, A].
+        settings: Sizes and constants.
+        noise: The randomness; drawn with `generator` if None.
+        generator: Random generator on the roots' device.
+
+    Returns:
+        The best action, root value and everything behind them; masked dimensions are exactly 0.
+
+    Raises:
+        ValueError: If a shape does not fit, or both `noise` and `generator` are given.
+
+    Source: eqs. 2-5, arXiv:2603.01452.
+    """
+    batch, action_dim = root.mean.shape
+    dtype = torch.promote_types(root.value.dtype, torch.float32)
+    root = root._replace(
+        value=root.value.to(dtype), mean=root.mean.to(dtype), log_std=root.log_std.to(dtype)
+    )
+    if noise is None:
+        noise = draw_noise(batch, action_dim, settings, root.value.device, dtype, generator)
+    elif generator is not None:
+        raise ValueError("give noise or generator, not both: given noise needs no generator")
+    _check_shapes(root, task_ids, action_mask, settings, noise)
+
+    candidates, prior_logits = _root_candidates(root, action_mask, settings, noise.root)
+    first_score = noise.gumbel + prior_logits
+    prior = torch.softmax(prior_logits, dim=-1)
+    survivors = first_score.argsort(dim=-1, descending=True, stable=True)
+    scoring = Scoring(settings.discount, settings.c_visit, settings.c_scale, settings.minmax_delta)
+    num_nodes = 1
+    tree = allocate_tree(
+        root.latent,
+        root.value,
+        settings.num_candidates,
+        num_nodes + settings.num_simulations,
+        num_expandable_nodes(settings.num_simulations, settings.num_candidates),
+        action_dim,
+    )
+    rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)
+    rows = _tree_rows(survivors)
+
+    for index, (num_active, num_visits) in enumerate(rounds):
+        if num_active < survivors.shape[1]:
+            scores = first_score + evaluate_root_children(tree, prior, scoring)[1]
+            survivors = keep_best(scores, survivors, num_active)
+        arms = survivors[:, :num_visits]
+        new_nodes = slice(num_nodes, num_nodes + num_visits)
+        leaf = torch.arange(new_nodes.start, new_nodes.stop, device=arms.device).expand_as(arms)
+        if index == 0:
+            path = leaf.new_empty((*leaf.shape, 0))
+            latent = tree.latents[:, :1].expand(-1, num_visits, -1)
+            action = candidates[rows, arms]
+            tree.root_children.scatter_(1, arms, leaf)
+        else:
+            start = tree.root_children.gather(1, arms)
+            path, parent, slot = descend(tree, start, index, scoring)
+            latent = tree.latents[rows, parent]
+            action = _child_action(tree, parent, slot, action_mask, settings, noise.children)
+            tree.children[rows, parent, slot] = leaf
+        step = model.step(
+            latent.flatten(0, 1),
+            action.flatten(0, 1),
+            task_ids.unsqueeze(-1).expand_as(arms).flatten(),
+        )
+        tree.reward[:, new_nodes] = step.reward.reshape(arms.shape)
+        tree.raw_value[:, new_nodes] = step.value.reshape(arms.shape)
+        if index < len(rounds) - 1:
+            for stored, output in (
+                (tree.latents, step.latent),
+                (tree.means, step.mean),
+                (tree.log_stds, step.log_std),
+            ):
+                stored[:, new_nodes] = output.reshape(*arms.shape, -1)
+        backup(tree, path, leaf, tree.raw_value[:, new_nodes], settings.discount)
+        num_nodes = new_nodes.stop
+
+    q_values, sigma_q, visit_counts = evaluate_root_children(tree, prior, scoring)
+    scores = first_score + sigma_q
+    winner = survivors.gather(1, scores.gather(1, survivors).argmax(-1, keepdim=True))
+    return SearchOutput(
+        action=candidates[rows, winner].squeeze(1),
+        value=finish_root(tree, settings.discount),
+        candidates=candidates,
+        scores=scores,
+        visit_counts=visit_counts,
+        q_values=q_values,
+        tree=tree,
+    )
+
+
+def _tree_rows(index: torch.Tensor) -> torch.Tensor:
+    """Row numbers [B, 1] that pair each entry of an index [B, ...] with its own tree."""
+    return torch.arange(index.shape[0], device=index.device).unsqueeze(-1)
+
+
+def _root_candidates(
+    root: RootOutput, action_mask: torch.Tensor, settings: SearchSettings, noise: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The candidates [B, N, A] and their prior logits [B, N]."""
+    mean, log_std, mask = (
+        root.mean.unsqueeze(1),
+        root.log_std.unsqueeze(1),
+        action_mask.unsqueeze(1),
+    )
+    scale = _std_scale(noise, settings.policy_candidates, settings)
+    candidates = sample_squashed(mean, log_std, noise, scale, mask)
+    if settings.root_prior == "policy":
+        return candidates, squashed_log_prob(candidates, mean, log_std, mask)
+    return candidates, candidates.new_zeros(candidates.shape[:2])
+
+
+def _child_action(
+    tree: Tree,
+    parent: torch.Tensor,
+    slot: torch.Tensor,
+    action_mask: torch.Tensor,
+    settings: SearchSettings,
+    noise: torch.Tensor,
+) -> torch.Tensor:
+    """Sample the action of one child of each parent, both [B, v]; noise of all [B, P - 1, 2, A]."""
+    rows = _tree_rows(parent)
+    return sample_squashed(
+        tree.means[rows, parent],
+        tree.log_stds[rows, parent],
+        noise[rows, parent - 1, slot],
+        _std_scale(noise, 1, settings)[slot],
+        action_mask.unsqueeze(1),
+    )
+
+
+def _std_scale(noise: torch.Tensor, num_policy: int, settings: SearchSettings) -> torch.Tensor:
+    """Inflation of the deviation of each of the actions drawn with `noise` [..., C, A]; [C, 1]."""
+    factor = settings.wide_std_factor if settings.wide_candidates else 1.0
+    scale = noise.new_full((noise.shape[-2], 1), factor)
+    scale[:num_policy] = 1.0
+    return scale
+
+
+def _check_shapes(
+    root: RootOutput,
+    task_ids: torch.Tensor,
+    action_mask: torch.Tensor,
+    settings: SearchSettings,
+    noise: SearchNoise,
+) -> None:
+    """Raise a ValueError that names the first argument of a wrong shape."""
+    batch, action_dim = root.mean.shape
+    num_candidates = settings.num_candidates
+    num_inner = num_expandable_nodes(settings.num_simulations, num_candidates) - 1
+    expected = {
+        "root.latent": (root.latent, (batch, root.latent.shape[-1])),
+        "root.value": (root.value, (batch,)),
+        "root.log_std": (root.log_std, (batch, action_dim)),
+        "task_ids": (task_ids, (batch,)),
+        "action_mask": (action_mask, (batch, action_dim)),
+        "noise.root": (noise.root, (batch, num_candidates, action_dim)),
+        "noise.children": (noise.children, (batch, num_inner, NUM_CHILDREN, action_dim)),
+        "noise.gumbel": (noise.gumbel, (batch, num_candidates)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, pass {shape}")

@@ -1,0 +1,189 @@
+"""`TaskSet`: several tasks with common padded dims; and vector environments over them.
+
+Shape legend: T tasks, D padded observation dim, A padded action dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+
+from rllib_ezm.tasks.padding import PadTask, flat_dims, padded_spaces
+from rllib_ezm.tasks.spec import TaskSpec, resolve_task
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSet:
+    """The tasks of one experiment, in order: a task's id is its position.
+
+    Holds specs and dims only, no environment, so it is cheap to pickle and ship to workers. Build
+    it with `task_set`.
+
+    Attributes:
+        specs: T specs.
+        obs_dims: T flat observation dims, before padding.
+        action_dims: T flat action dims, before padding.
+    """
+
+    specs: tuple[TaskSpec, ...]
+    obs_dims: tuple[int, ...]
+    action_dims: tuple[int, ...]
+
+    @property
+    def num_tasks(self) -> int:
+        """T."""
+        return len(self.specs)
+
+    @property
+    def obs_dim(self) -> int:
+        """D, the largest observation dim."""
+        return max(self.obs_dims)
+
+    @property
+    def action_dim(self) -> int:
+        """A, the largest action dim."""
+        return max(self.action_dims)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """T names."""
+        return tuple(spec.name for spec in self.specs)
+
+    @property
+    def obs_mask(self) -> NDArray[np.float32]:
+        """(T, D) float32, 1 on each task's own observation dims."""
+        return _prefix_mask(self.obs_dims)
+
+    @property
+    def action_mask(self) -> NDArray[np.float32]:
+        """(T, A) float32, 1 on each task's own action dims."""
+        return _prefix_mask(self.action_dims)
+
+    @property
+    def observation_space(self) -> gym.spaces.Dict:
+        """The observation space of every `make(...)`."""
+        return padded_spaces(self.num_tasks, self.obs_dim, self.action_dim)[0]
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """The action space of every `make(...)`."""
+        return padded_spaces(self.num_tasks, self.obs_dim, self.action_dim)[1]
+
+    def make(
+        self, task_id: int, render_mode: str | None = None, termination: str = "respect"
+    ) -> PadTask:
+        """Returns a new padded environment of one task.
+
+        Args:
+            task_id: 0 <= task_id < T.
+            render_mode: Passed to the task's factory unless None.
+            termination: "respect" or "ignore", see `PadTask`.
+
+        Raises:
+            ValueError: If there is no such task, or terminations of a task without a time limit
+                are to be ignored.
+        """
+        if not 0 <= task_id < self.num_tasks:
+            raise ValueError(f"task_id {task_id} is not in [0, {self.num_tasks}).")
+        spec = self.specs[task_id]
+        if termination == "ignore" and spec.max_episode_steps is None:
+            raise ValueError(
+                f'Task {spec.name!r} has no time limit, so with termination="ignore" its episodes '
+                "might never end: set its max_episode_steps."
+            )
+        return PadTask(
+            spec.build(render_mode),
+            task_id,
+            self.num_tasks,
+            self.obs_dim,
+            self.action_dim,
+            termination,
+            action_repeat=spec.action_repeat,
+            name=spec.name,
+        )
+
+
+def task_set(tasks: Sequence[str | Mapping[str, Any] | TaskSpec]) -> TaskSet:
+    """Resolves tasks and builds each environment once to learn its dims.
+
+    Args:
+        tasks: Names, dicts or specs, see `resolve_task`. The order gives the task ids.
+
+    Raises:
+        ValueError: If the list is empty, a name is unknown or occurs twice, or a task's spaces
+            cannot be padded.
+    """
+    if isinstance(tasks, (str, Mapping, TaskSpec)):
+        raise ValueError(f"Tasks are given as a list; write [{tasks!r}].")
+    specs = tuple(resolve_task(task) for task in tasks)
+    if not specs:
+        raise ValueError("A task set needs at least one task.")
+    repeated = [name for name, count in Counter(s.name for s in specs).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"Tasks occur more than once: {', '.join(repeated)}. List each once; several copies of "
+            "a task are slots of the vector environment, a variant needs its own name "
+            "(dataclasses.replace(spec, name=...))."
+        )
+    dims = [_probe(spec) for spec in specs]
+    return TaskSet(specs, tuple(obs for obs, _ in dims), tuple(action for _, action in dims))
+
+
+def make_vector_env(
+    tasks: TaskSet,
+    slots: Sequence[int],
+    *,
+    asynchronous: bool = False,
+    termination: str = "respect",
+    render_mode: str | None = None,
+    context: str | None = None,
+) -> SyncVectorEnv | AsyncVectorEnv:
+    """Returns a vector environment with one sub-environment per slot, in next-step autoreset mode.
+
+    Args:
+        tasks: The task set.
+        slots: Task id of each sub-environment; an id may occur several times.
+        asynchronous: One process per slot instead of a loop in this one.
+        termination: "respect" or "ignore", see `PadTask`.
+        render_mode: Passed to the tasks' factories unless None.
+        context: Multiprocessing start method of the processes ("fork", "spawn", "forkserver");
+            None: Python's default. Only with `asynchronous`.
+
+    Raises:
+        ValueError: If a slot's task does not exist, or there are no slots.
+    """
+    unknown = sorted({slot for slot in slots if not 0 <= slot < tasks.num_tasks})
+    if unknown or not slots:
+        raise ValueError(f"slots must be task ids in [0, {tasks.num_tasks}), got {list(slots)}.")
+    if context is not None and not asynchronous:
+        raise ValueError("`context` applies to processes: pass asynchronous=True with it.")
+    factories = [
+        functools.partial(tasks.make, slot, render_mode=render_mode, termination=termination)
+        for slot in slots
+    ]
+    mode = AutoresetMode.NEXT_STEP
+    if asynchronous:
+        return AsyncVectorEnv(factories, context=context, autoreset_mode=mode)
+    return SyncVectorEnv(factories, autoreset_mode=mode)
+
+
+def _probe(spec: TaskSpec) -> tuple[int, int]:
+    """Returns the flat dims of a task, from an environment that is closed at once."""
+    env = spec.build()
+    try:
+        return flat_dims(env, spec.name)
+    finally:
+        env.close()
+
+
+def _prefix_mask(dims: Sequence[int]) -> NDArray[np.float32]:
+    """Returns (len(dims), max(dims)) with ones in the first dims[i] places of row i."""
+    return (np.arange(max(dims)) < np.asarray(dims)[:, None]).astype(np.float32)

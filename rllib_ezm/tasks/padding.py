@@ -1,0 +1,171 @@
+"""`PadTask`: gives every task the same observation and action space, by padding.
+
+Shape legend: T tasks, D padded observation dim, A padded action dim.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination
+
+PaddedObs = dict[str, Any]
+
+
+def padded_spaces(
+    num_tasks: int, obs_dim: int, action_dim: int
+) -> tuple[gym.spaces.Dict, gym.spaces.Box]:
+    """Returns the observation and the action space that all padded tasks share.
+
+    Returns:
+        Dict(obs=Box (D,) float32, task_id=Discrete(T), action_mask=Box(0, 1, (A,)) float32), and
+        Box(-1, 1, (A,)) float32.
+    """
+    observation_space = gym.spaces.Dict(
+        {
+            "obs": gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32),
+            "task_id": gym.spaces.Discrete(num_tasks),
+            "action_mask": gym.spaces.Box(0.0, 1.0, (action_dim,), np.float32),
+        }
+    )
+    return observation_space, gym.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
+
+
+def flat_dims(env: gym.Env[Any, Any], name: str) -> tuple[int, int]:
+    """Returns an environment's own flat observation and action dims, if it can be padded at all.
+
+    Raises:
+        ValueError: If the observation is not a Box, or the action not a bounded float Box.
+    """
+    obs_space, action_space = env.observation_space, env.action_space
+    if not isinstance(obs_space, gym.spaces.Box):
+        raise ValueError(
+            f"Task {name!r}: the observation space must be a Box (of any shape; it is flattened), "
+            f"got {obs_space}. Wrap the environment in gymnasium.wrappers.FlattenObservation."
+        )
+    if not isinstance(action_space, gym.spaces.Box):
+        raise ValueError(
+            f"Task {name!r}: the action space must be a Box, got {action_space}. Discrete actions "
+            "are out of scope: choose a task with continuous actions."
+        )
+    if not np.issubdtype(action_space.dtype, np.floating) or not action_space.is_bounded():
+        raise ValueError(
+            f"Task {name!r}: the action space must be a float Box with finite bounds, got "
+            f"{action_space}. Wrap the environment in gymnasium.wrappers.ClipAction or "
+            "RescaleAction with bounds of your own."
+        )
+    return int(np.prod(obs_space.shape)), int(np.prod(action_space.shape))
+
+
+class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
+    """One task, padded to the dims of its task set.
+
+    * Observation: `obs` (D,), the task's own observation flattened, then zeros; `task_id`;
+      `action_mask` (A,), 1 on the task's own action dims.
+    * Action (A,) in [-1, 1]: the task's own dims are clipped to [-1, 1] and scaled to the
+      environment's bounds; padded dims are ignored.
+    * Reward: the sum over the `action_repeat` simulator steps of a decision, unscaled.
+    * Info is always empty: vector environments turn each info key into an array, which costs time.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        task_id: int,
+        num_tasks: int,
+        obs_dim: int,
+        action_dim: int,
+        termination: str = "respect",
+        *,
+        action_repeat: int = 1,
+        name: str | None = None,
+    ) -> None:
+        """Wraps `env`.
+
+        Args:
+            env: Environment with a Box observation and a bounded float Box action.
+            task_id: Index of the task in its set, 0 <= task_id < num_tasks.
+            num_tasks: T.
+            obs_dim: D, at least the environment's flat observation dim.
+            action_dim: A, at least the environment's flat action dim.
+            termination: "respect", or "ignore": `terminated` is dropped and the episode goes on
+                until it is truncated.
+            action_repeat: Simulator steps per decision.
+            name: Task name for error messages.
+
+        Raises:
+            ValueError: If an argument does not fit the environment.
+        """
+        self.name = name or f"task {task_id}"
+        own_obs_dim, own_action_dim = flat_dims(env, self.name)
+        if not 0 <= task_id < num_tasks:
+            raise ValueError(f"{self.name}: task_id {task_id} is not in [0, {num_tasks}).")
+        if own_obs_dim > obs_dim or own_action_dim > action_dim:
+            raise ValueError(
+                f"{self.name}: its observation dim {own_obs_dim} and action dim {own_action_dim} "
+                f"exceed the padded dims {obs_dim} and {action_dim}; pad to the largest task."
+            )
+        if termination not in ("respect", "ignore"):
+            raise ValueError(f'termination must be "respect" or "ignore", got {termination!r}.')
+        self._low = np.ravel(env.action_space.low).astype(np.float64)  # type: ignore[attr-defined]
+        self._high = np.ravel(env.action_space.high).astype(np.float64)  # type: ignore[attr-defined]
+        self._own_action_space = env.action_space
+        if termination == "ignore":
+            env = IgnoreTermination(env)
+        if action_repeat != 1:
+            env = ActionRepeat(env, action_repeat)
+        super().__init__(env)
+        self.observation_space, self.action_space = padded_spaces(num_tasks, obs_dim, action_dim)
+        self.task_id = task_id
+        self.own_obs_dim = own_obs_dim
+        self.own_action_dim = own_action_dim
+        self._action_mask = np.zeros(action_dim, dtype=np.float32)
+        self._action_mask[:own_action_dim] = 1.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[PaddedObs, dict[str, Any]]:
+        """Starts an episode."""
+        obs, _ = self.env.reset(seed=seed, options=options)
+        return self._pad(obs), {}
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[PaddedObs, float, bool, bool, dict[str, Any]]:
+        """Runs one decision.
+
+        Raises:
+            ValueError: If the task's own action dims are not finite.
+            RuntimeError: If the environment returned a non-finite observation or reward.
+        """
+        obs, reward, terminated, truncated, _ = self.env.step(self._to_own_action(action))
+        reward = float(reward)
+        if not np.isfinite(reward):
+            raise RuntimeError(f"{self.name}: the environment returned the reward {reward}.")
+        return self._pad(obs), reward, bool(terminated), bool(truncated), {}
+
+    def _to_own_action(self, action: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns the environment's own action: own dims of (A,), [-1, 1] -> [low, high]."""
+        own = np.asarray(action, dtype=np.float64)[: self.own_action_dim]
+        if not np.isfinite(own).all():
+            raise ValueError(f"{self.name}: the action must be finite, got {own}.")
+        fraction = (np.clip(own, -1.0, 1.0) + 1.0) / 2.0
+        scaled = np.clip(self._low + fraction * (self._high - self._low), self._low, self._high)
+        return scaled.astype(self._own_action_space.dtype).reshape(self._own_action_space.shape)
+
+    def _pad(self, obs: Any) -> PaddedObs:
+        """Returns the padded observation dict of the task's own observation."""
+        padded = np.zeros(self.observation_space["obs"].shape, dtype=np.float32)  # type: ignore[index]
+        padded[: self.own_obs_dim] = np.ravel(obs)
+        if not np.isfinite(padded).all():
+            bad = np.flatnonzero(~np.isfinite(padded)).tolist()
+            raise RuntimeError(f"{self.name}: non-finite observation in dims {bad}.")
+        return {
+            "obs": padded,
+            "task_id": np.int64(self.task_id),
+            "action_mask": self._action_mask.copy(),
+        }

@@ -1,0 +1,70 @@
+"""One slot of a vector environment: plays any task of a set, one episode at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rllib_ezm.tasks.multitask import TaskSet
+from rllib_ezm.tasks.padding import PadTask
+
+
+class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
+    """Switches to the task `next_task` at each reset; builds a task's environment when first played.
+
+    Every episode gets a seed of its own from the slot's generator, so a slot is reproducible from
+    one `reset(seed=...)`.
+
+    Args:
+        tasks: The task set.
+        task_id: Task of the first episode.
+        termination: "respect" or "ignore", see `PadTask`.
+        render_mode: Passed to the tasks' environments.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskSet,
+        task_id: int,
+        termination: str = "respect",
+        render_mode: str | None = None,
+    ) -> None:
+        self.tasks, self.termination, self.render_mode = tasks, termination, render_mode
+        self.next_task = task_id
+        self.observation_space = tasks.observation_space
+        self.action_space = tasks.action_space
+        self._envs: dict[int, PadTask] = {}
+        self._current: PadTask | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Starts an episode of `next_task`."""
+        super().reset(seed=seed)
+        if self.next_task not in self._envs:
+            self._envs[self.next_task] = self.tasks.make(
+                self.next_task, render_mode=self.render_mode, termination=self.termination
+            )
+        self._current = self._envs[self.next_task]
+        return self._current.reset(seed=int(self.np_random.integers(2**31 - 1)), options=options)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """One decision in the current task."""
+        return self._playing().step(action)
+
+    def render(self) -> Any:
+        """The current task's frame."""
+        return self._playing().render()
+
+    def close(self) -> None:
+        """Closes every environment that was built."""
+        for env in self._envs.values():
+            env.close()
+        self._envs.clear()
+
+    def _playing(self) -> PadTask:
+        if self._current is None:
+            raise RuntimeError("Call reset() before step() or render().")
+        return self._current

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from rllib_ezm.tasks import resolve_task, task_set
+
+
+def test_pendulum_runs_with_the_registered_time_limit():
+    spec = resolve_task("gym:Pendulum-v1")
+    assert spec.max_episode_steps == 200
+    env = spec.build()
+    env.reset(seed=0)
+    truncated = [env.step(np.zeros(1, np.float32))[3] for _ in range(200)]
+    assert truncated == [False] * 199 + [True]
+
+
+def test_the_normalised_score_is_the_return_unless_given():
+    assert resolve_task("gym:Pendulum-v1").normalized_score(-123.0) == -123.0
+    scored = resolve_task("gym:Pendulum-v1", random_score=-1200.0, success_score=-200.0)
+    assert scored.normalized_score(-700.0) == 0.5
+
+
+def test_max_episode_steps_can_exceed_the_registered_limit():
+    env = resolve_task({"name": "gym:Pendulum-v1", "max_episode_steps": 250}).build()
+    env.reset(seed=0)
+    truncated = [env.step(np.zeros(1, np.float32))[3] for _ in range(250)]
+    assert truncated == [False] * 249 + [True]
+
+
+def test_env_kwargs_reach_gym_make():
+    env = resolve_task({"name": "gym:Pendulum-v1", "env_kwargs": {"g": 1.5}}).build()
+    assert env.unwrapped.g == 1.5
+
+
+def test_render_mode_reaches_gym_make():
+    env = task_set(["gym:Pendulum-v1"]).make(0, render_mode="rgb_array")
+    assert env.render_mode == "rgb_array"
+
+
+def test_discrete_actions_are_out_of_scope():
+    with pytest.raises(ValueError, match=r"gym:CartPole-v1.*Discrete actions are out of scope"):
+        task_set(["gym:CartPole-v1"])
+
+
+def test_two_dimensional_observations_are_flattened(monkeypatch):
+    class Grid(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (2, 3), np.float32)
+        action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.arange(6, dtype=np.float32).reshape(2, 3) / 10, {}
+
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    gym.register("EzmGrid-v0", entry_point=Grid)
+    tasks = task_set(["gym:EzmGrid-v0"])
+    assert tasks.obs_dims == (6,)
+    obs, _ = tasks.make(0).reset()
+    np.testing.assert_array_equal(obs["obs"], np.arange(6, dtype=np.float32) / 10)

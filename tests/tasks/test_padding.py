@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles.scripted_env import ScriptedEnv
+
+from rllib_ezm.tasks import PadTask, resolve_task
+
+
+def pad(env=None, **kwargs):
+    return PadTask(
+        env or ScriptedEnv(),
+        **{"task_id": 1, "num_tasks": 3, "obs_dim": 4, "action_dim": 3, **kwargs},
+    )
+
+
+def test_spaces_and_padding():
+    env = pad()
+    assert env.observation_space == gym.spaces.Dict(
+        {
+            "obs": gym.spaces.Box(-np.inf, np.inf, (4,), np.float32),
+            "task_id": gym.spaces.Discrete(3),
+            "action_mask": gym.spaces.Box(0, 1, (3,), np.float32),
+        }
+    )
+    assert env.action_space == gym.spaces.Box(-1, 1, (3,), np.float32)
+    obs, info = env.reset(seed=0)
+    assert info == {}
+    obs, reward, terminated, truncated, info = env.step(np.zeros(3, np.float32))
+    assert env.observation_space.contains(obs)
+    assert obs["obs"].tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert obs["task_id"] == 1
+    assert obs["action_mask"].tolist() == [1.0, 0.0, 0.0]
+    assert (reward, terminated, truncated, info) == (1.0, False, False, {})
+
+
+def test_a_step_does_not_change_earlier_observations():
+    env = pad()
+    first, _ = env.reset()
+    first["action_mask"][:] = 7.0
+    second, *_ = env.step(np.zeros(3, np.float32))
+    assert first["obs"].tolist() == [0.0] * 4
+    assert second["action_mask"].tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ([-1.0, -1.0, 0.0], [-2.0, 0.0]),
+        ([1.0, 1.0, 0.0], [2.0, 10.0]),
+        ([0.0, 0.0, 0.0], [0.0, 5.0]),
+        ([0.5, -0.5, 0.9], [1.0, 2.5]),
+        ([3.0, -3.0, np.nan], [2.0, 0.0]),
+    ],
+)
+def test_actions_scale_to_the_environments_bounds(action, expected):
+    env = pad(ScriptedEnv(low=(-2.0, 0.0), high=(2.0, 10.0)))
+    env.reset()
+    env.step(np.array(action, np.float32))
+    received = env.unwrapped.actions[-1]
+    assert received.dtype == np.float32
+    assert received.tolist() == expected
+
+
+@given(
+    st.floats(-1e3, 1e3, width=32),
+    st.floats(2.0**-10, 1e3, width=32),
+    st.floats(-1, 1, width=32),
+)
+def test_scaled_actions_never_leave_the_bounds(low, width, action):
+    env = pad(ScriptedEnv(low=(low,), high=(low + width,)))
+    env.reset()
+    env.step(np.full(3, action, np.float32))
+    assert env.unwrapped.action_space.contains(env.unwrapped.actions[-1])
+
+
+def test_multi_dimensional_boxes_are_flattened():
+    env = ScriptedEnv(obs_shape=(2, 2))
+    env.action_space = gym.spaces.Box(-1.0, 1.0, (1, 2), np.float32)
+    padded = pad(env)
+    padded.reset()
+    obs, *_ = padded.step(np.array([0.25, -0.25, 1.0], np.float32))
+    assert obs["obs"].tolist() == [1.0] * 4
+    assert env.actions[-1].tolist() == [[0.25, -0.25]]
+
+
+def test_terminated_and_truncated_stay_apart():
+    for script, flags in (
+        ({"terminate_at": 2}, (True, False)),
+        ({"truncate_at": 2}, (False, True)),
+    ):
+        env = pad(ScriptedEnv(**script))
+        env.reset()
+        action = np.zeros(3, np.float32)
+        assert env.step(action)[2:4] == (False, False)
+        assert env.step(action)[2:4] == flags
+
+
+def test_ignored_termination_does_not_cut_a_repeated_action_short():
+    env = pad(ScriptedEnv(terminate_at=2, truncate_at=6), termination="ignore", action_repeat=3)
+    env.reset()
+    action = np.zeros(3, np.float32)
+    assert env.step(action)[1:4] == (6.0, False, False)
+    assert env.step(action)[1:4] == (15.0, False, True)
+
+
+def test_respected_termination_cuts_a_repeated_action_short():
+    env = pad(ScriptedEnv(terminate_at=2), action_repeat=3)
+    env.reset()
+    assert env.step(np.zeros(3, np.float32))[1:4] == (3.0, True, False)
+
+
+def test_faults_of_the_environment_name_the_task():
+    env = pad(ScriptedEnv(bad_obs_at=1), name="dmc:walker-run")
+    env.reset()
+    with pytest.raises(
+        RuntimeError, match=r"dmc:walker-run: non-finite observation in dims \[0, 1"
+    ):
+        env.step(np.zeros(3, np.float32))
+    env = pad(ScriptedEnv(bad_reward_at=1))
+    env.reset()
+    with pytest.raises(RuntimeError, match="task 1: the environment returned the reward inf"):
+        env.step(np.zeros(3, np.float32))
+
+
+def test_non_finite_actions_are_refused():
+    env = pad()
+    env.reset()
+    with pytest.raises(ValueError, match="task 1: the action must be finite"):
+        env.step(np.array([np.nan, 0.0, 0.0], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"task_id": 3}, r"task_id 3 is not in \[0, 3\)"),
+        ({"obs_dim": 1}, "exceed the padded dims 1 and 3"),
+        ({"action_dim": 0}, "exceed the padded dims 4 and 0"),
+        ({"termination": "drop"}, 'must be "respect" or "ignore"'),
+        ({"action_repeat": 0}, "action_repeat must be >= 1"),
+    ],
+)
+def test_bad_arguments_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        pad(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "message"),
+    [
+        ("action_space", gym.spaces.Discrete(2), "Discrete actions are out of scope"),
+        ("action_space", gym.spaces.Box(-1.0, np.inf, (1,)), "finite bounds"),
+        ("action_space", gym.spaces.Box(0, 5, (1,), np.int64), "must be a float Box"),
+        ("observation_space", gym.spaces.Dict(), "must be a Box"),
+    ],
+)
+def test_spaces_that_cannot_be_padded_are_refused(space, value, message):
+    env = ScriptedEnv()
+    setattr(env, space, value)
+    with pytest.raises(ValueError, match=message):
+        pad(env)
+
+
+def test_unlimited_actuators_of_dm_control_are_refused():
+    with pytest.raises(ValueError, match="finite bounds"):
+        pad(resolve_task("dmc:lqr-lqr_2_1").build())
+
+
+def test_padded_dm_control_environment_pickles():
+    env = pad(resolve_task("dmc:cartpole-balance").build(), obs_dim=9, action_repeat=2)
+    copy = pickle.loads(pickle.dumps(env))
+    np.testing.assert_array_equal(copy.reset(seed=1)[0]["obs"], env.reset(seed=1)[0]["obs"])
+    action = np.full(3, 0.5, np.float32)
+    assert copy.step(action)[1] == env.step(action)[1]
