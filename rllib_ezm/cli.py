@@ -110,9 +110,7 @@ def train() -> None:
 )
 @click.option("--experiment-name", "-n", metavar="NAME", help="Default: name of FILE and the time.")
 @click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    help="Go on with the experiment in this folder.",
+    "--resume", type=click.Path(path_type=Path), help="Go on with this experiment's folder."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Overrides the config's seed.")
 @click.option(
@@ -187,8 +185,10 @@ def evaluate(
         raise UserError(f"--json: no such folder: {json_file.absolute().parent}")
     from rich.console import Console
 
+    from rllib_ezm.cluster import set_verbosity
     from rllib_ezm.evaluation import evaluate_checkpoint
 
+    set_verbosity(verbose=False)
     report = evaluate_checkpoint(
         checkpoint, episodes=episodes, video_dir=video, num_simulations=num_simulations, seed=seed
     )
@@ -219,7 +219,7 @@ def _run(file: ExperimentFile, options: dict[str, Any]) -> int:
     """Train a loaded experiment file and report; return the exit code."""
     from rllib_ezm import cluster, experiment
 
-    cluster.set_verbosity(options["verbose"])
+    cluster.set_verbosity(verbose=options["verbose"])
     with cluster.ray_for(
         cluster.trial_resources(file),
         address=options["ray_address"],

@@ -44,7 +44,7 @@ def trial_resources(file: ExperimentFile) -> dict[str, float]:
     return most
 
 
-def set_verbosity(verbose: bool) -> None:
+def set_verbosity(*, verbose: bool) -> None:
     """Show all that Ray and Tune print, or only the lines of `ProgressPrinter` and Ray's errors.
 
     Call it after RLlib has been imported, which sets the level of its logger.

@@ -86,6 +86,8 @@ def _check_rllib_settings(config: EZMConfig, fail: Fail) -> None:
         fail('EZM stores parts of episodes: leave batch_mode at "truncate_episodes".')
     if config.num_epochs != 1 or config.minibatch_size is not None:
         fail("EZM draws a new batch per update: leave num_epochs at 1 and minibatch_size unset.")
+    if config.grad_clip_by != "global_norm":
+        fail('EZM clips gradients by their global norm: leave grad_clip_by at "global_norm".')
     if not isinstance(config.rollout_fragment_length, int):
         fail("rollout_fragment_length must be a number of decisions per slot, such as 10.")
 

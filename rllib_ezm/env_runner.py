@@ -61,7 +61,9 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
             max(self.num_workers or 1, 1),
         )
         mine = shares[max((self.worker_index or 1) - 1, 0)].tolist()
+        # RLlib needs an environment on every runner, also on one that is left without a share.
         slots = mine or [((self.worker_index or 1) - 1) % self.tasks.num_tasks]
+        self._share: list[int] = mine
         self.task_steps = np.zeros(self.tasks.num_tasks, dtype=np.int64)
         self.slot_tasks: list[int | None] = [None] * len(slots)
         self._first_tasks: list[int | None] = list(slots)
@@ -109,12 +111,24 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         self.slot_tasks[env_index] = first
         return first
 
+    @override(SingleAgentEnvRunner)
+    def _increase_sampled_metrics(self, num_steps: int, num_episodes_completed: int) -> None:
+        """Also counts env steps between RLlib's synchronisations, once per training iteration.
+
+        Else an iteration of many `sample()` calls would act at random far beyond
+        `num_random_steps`.
+        """
+        super()._increase_sampled_metrics(num_steps, num_episodes_completed)
+        self.num_env_steps_sampled_lifetime += num_steps * (self.config.num_env_runners or 1)
+
     def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
-        """Plays exactly one full episode in every slot, from fresh resets.
+        """Plays exactly one full episode in every slot of this runner's share, from fresh resets.
 
         A slot whose episode is over goes on acting until all are; those steps do not count.
         """
-        self._first_tasks = [slot % self.tasks.num_tasks for slot in range(self.num_envs)]
+        if not self._share:
+            return []
+        self._first_tasks = list(self._share)
         self._episode_index = [0] * self.num_envs
         partial: dict[str, PlayedEpisode] = {}
         finished: list[PlayedEpisode] = []

@@ -111,10 +111,11 @@ class EvaluationReport:
         for name in ("episodes", "return", "length", "score", f"{CONFIDENCE:.0%} interval"):
             table.add_column(name, justify="right")
         for result in self.tasks:
+            spread = f" ± {result.return_std:.1f}" if result.episodes > 1 else ""
             table.add_row(
                 result.task,
                 str(result.episodes),
-                f"{result.return_mean:.1f} ± {result.return_std:.1f}",
+                f"{result.return_mean:.1f}{spread}",
                 f"{result.length_mean:.0f}",
                 f"{result.normalized_score_mean:.3f}",
                 _format_interval(result.normalized_score_interval()),

@@ -199,9 +199,10 @@ class EZM(Algorithm):
                 score = spec.normalized_score(mean)
                 log(("tasks", spec.name, "episode_return_mean"), mean, reduce="item")
                 log(("tasks", spec.name, "normalized_score"), score, reduce="item")
+        log("replay_bytes", self.replay_buffer.nbytes, reduce="item")
+        log("replay_gaps", self.replay_buffer.num_gaps, reduce="item")
         for name, value in seconds.items():
-            log(("time", f"{name}_s"), value, reduce="sum")
-        log(("time", "training_step_s"), elapsed, reduce="sum")
+            log(("time_share", name), value / elapsed, reduce="mean")
         log(("throughput", "env_steps_per_s"), env_steps / elapsed, reduce="mean")
         log(("throughput", "updates_per_s"), updates / elapsed, reduce="mean")
 
@@ -216,6 +217,7 @@ class EZM(Algorithm):
             state[EZM_STATE] = {
                 "num_updates": self.num_updates,
                 "learning_start": self._learning_start,
+                "evaluation_score_mean": self.evaluation_score_mean,
                 "task_statistics": self.task_statistics.get_state(),
             }
             if self.config.store_buffer_in_checkpoints:
@@ -230,6 +232,7 @@ class EZM(Algorithm):
         own = state[EZM_STATE]
         self.num_updates = own["num_updates"]
         self._learning_start = own["learning_start"]
+        self.evaluation_score_mean = own["evaluation_score_mean"]
         self.task_statistics.set_state(own["task_statistics"])
         if "replay" in own:
             self.replay_buffer.set_state(own["replay"])

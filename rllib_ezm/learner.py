@@ -49,6 +49,7 @@ class EZMTorchLearner(TorchLearner):
             path_consistency=config.path_consistency_coeff,
             entropy=config.entropy_coeff,
         )
+        self._update_target = TargetUpdate(module.target_model, module.model, config.target_tau)
         self._num_updates = 0
         self._targets: Targets | None = None
 
@@ -158,6 +159,26 @@ class EZMTorchLearner(TorchLearner):
         self.metrics.log_value((module_id, PRIORITIES), priorities, reduce="item_series")
         return (weights * per_sample).mean() / config.unroll_steps
 
+    @override(TorchLearner)
+    def postprocess_gradients_for_module(
+        self, *, module_id: str, config: Any = None, module_gradients_dict: dict[Any, Any]
+    ) -> dict[Any, Any]:
+        """Clip by the global norm over all gradients at once, and log the norm."""
+        parameters = [p for p in self._params.values() if p.grad is not None]
+        limit = torch.inf if config.grad_clip is None else config.grad_clip
+        self._gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self._log("gradient_norm", self._gradient_norm)
+        return module_gradients_dict
+
+    @override(TorchLearner)
+    def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
+        """Step the optimiser on the clipped gradients; a non-finite gradient skips the update."""
+        finite = bool(torch.isfinite(self._gradient_norm))
+        if finite:
+            self.get_optimizer(DEFAULT_MODULE_ID).step()
+        key = (DEFAULT_MODULE_ID, "skipped_updates")
+        self.metrics.log_value(key, int(not finite), reduce="sum")
+
     def _log_targets(
         self,
         reward: torch.Tensor,
@@ -185,8 +206,7 @@ class EZMTorchLearner(TorchLearner):
         super().after_gradient_based_update(timesteps=timesteps)
         self._num_updates += 1
         if self._num_updates % self.config.target_period == 0:
-            module = self._ezm_module
-            update_target(module.target_model, module.model, self.config.target_tau)
+            self._update_target()
 
     @override(TorchLearner)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -198,21 +218,31 @@ class EZMTorchLearner(TorchLearner):
         self._num_updates = state.get("num_updates", self._num_updates)
 
 
-@torch.no_grad()
-def update_target(target: WorldModel, online: WorldModel, tau: float) -> None:
+class TargetUpdate:
     """`target <- (1 - tau) target + tau online`, for weights and BatchNorm statistics.
 
     The observation normaliser is copied as it is: both networks must see the same input scale.
     """
-    ours, theirs = target.state_dict(), online.state_dict()
-    moving, source = [], []
-    for name, value in ours.items():
-        if name.startswith("normalizer.") or not value.is_floating_point():
-            value.copy_(theirs[name])
-        else:
-            moving.append(value)
-            source.append(theirs[name])
-    torch._foreach_lerp_(moving, source, tau)
+
+    def __init__(self, target: WorldModel, online: WorldModel, tau: float) -> None:
+        self.tau = tau
+        self._moving: list[torch.Tensor] = []
+        self._moving_sources: list[torch.Tensor] = []
+        self._copied: list[tuple[torch.Tensor, torch.Tensor]] = []
+        sources = online.state_dict()
+        for name, value in target.state_dict().items():
+            if name.startswith("normalizer.") or not value.is_floating_point():
+                self._copied.append((value, sources[name]))
+            else:
+                self._moving.append(value)
+                self._moving_sources.append(sources[name])
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Move the target one step."""
+        torch._foreach_lerp_(self._moving, self._moving_sources, self.tau)
+        for value, source in self._copied:
+            value.copy_(source)
 
 
 def _k_major(x: torch.Tensor | None) -> torch.Tensor | None:

@@ -17,13 +17,13 @@ from ray.rllib.algorithms.ppo import PPO, PPOConfig
 
 class FlakyPPO(PPO):
     def training_step(self):
-        if self.iteration == self.config.env_config.get("fails_at"):
+        if self.iteration == {fails_at}:
             raise RuntimeError("broke on purpose")
         super().training_step()
 
 config = (
     PPOConfig(algo_class=FlakyPPO)
-    .environment("CartPole-v1", env_config={{"fails_at": {fails_at}}})
+    .environment("CartPole-v1")
     .env_runners(num_env_runners=0)
     .training(train_batch_size_per_learner=64, minibatch_size=64, num_epochs=1)
     .debugging(seed=7)

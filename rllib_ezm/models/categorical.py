@@ -18,9 +18,14 @@ def signed_hyperbolic(x: torch.Tensor) -> torch.Tensor:
 
 
 def signed_parabolic(y: torch.Tensor) -> torch.Tensor:
-    """The exact inverse of `signed_hyperbolic`, elementwise."""
-    root = torch.sqrt(1.0 + 4.0 * EPSILON * (y.abs() + 1.0 + EPSILON))
-    return torch.sign(y) * (((root - 1.0) / (2.0 * EPSILON)).square() - 1.0)
+    """The exact inverse of `signed_hyperbolic`, elementwise.
+
+    With `t = sqrt(|x| + 1) - 1`, `|y| = epsilon t^2 + (1 + 2 epsilon) t` and `|x| = t (t + 2)`. The
+    root is taken in the form without cancellation: fp32 keeps its relative precision down to 0.
+    """
+    slope = 1.0 + 2.0 * EPSILON
+    t = 2.0 * y.abs() / (slope + torch.sqrt(slope**2 + 4.0 * EPSILON * y.abs()))
+    return torch.sign(y) * t * (t + 2.0)
 
 
 class CategoricalSupport(nn.Module):
@@ -50,19 +55,22 @@ class CategoricalSupport(nn.Module):
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Two-hot probabilities of scalars; [...] -> [..., Q]. Values outside are clamped."""
-        spacing = self.atoms[1] - self.atoms[0]
-        position = (signed_hyperbolic(x.float()) - self.atoms[0]) / spacing
-        position = position.clamp(0.0, self.num_bins - 1)
-        lower = position.floor().clamp(max=self.num_bins - 2)
-        upper_weight = (position - lower).unsqueeze(-1)
-        lower_index = lower.long().unsqueeze(-1)
+        y = signed_hyperbolic(x.float())
+        spacing = (self.atoms[-1] - self.atoms[0]) / (self.num_bins - 1)
+        lower = ((y - self.atoms[0]) / spacing).floor().clamp(0, self.num_bins - 2).long()
+        # Weights from the atoms themselves, so that `decode` is the inverse to fp32 rounding.
+        below, above = self.atoms[lower], self.atoms[lower + 1]
+        upper_weight = ((y - below) / (above - below)).clamp(0.0, 1.0).unsqueeze(-1)
+        lower = lower.unsqueeze(-1)
         two_hot = torch.zeros(*x.shape, self.num_bins, device=x.device)
-        two_hot.scatter_(-1, lower_index, 1.0 - upper_weight)
-        return two_hot.scatter_(-1, lower_index + 1, upper_weight)
+        two_hot.scatter_(-1, lower, 1.0 - upper_weight)
+        return two_hot.scatter_(-1, lower + 1, upper_weight)
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
-        """Expected scalar of categorical logits; [..., Q] -> [...], computed in fp32."""
-        return signed_parabolic(torch.softmax(logits.float(), dim=-1) @ self.atoms)
+        """Expected scalar of categorical logits; [..., Q] -> [...], in fp32 under autocast too."""
+        probabilities = torch.softmax(logits.float(), dim=-1)
+        # Not a matrix product: autocast would run that in half precision.
+        return signed_parabolic((probabilities * self.atoms).sum(dim=-1))
 
     def overflow(self, x: torch.Tensor) -> torch.Tensor:
         """Mask of the scalars that the support cannot represent; [...] -> bool [...]."""

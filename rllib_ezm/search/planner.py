@@ -65,12 +65,12 @@ def reduce_values(
     Raises:
         ValueError: If `reduction` is unknown.
     """
+    if reduction not in VALUE_REDUCTIONS:
+        raise ValueError(f"value_reduction {reduction!r} is unknown; use one of {VALUE_REDUCTIONS}")
     if clip_min is not None:
         values = values.clamp(min=clip_min)
     if reduction == "mean" or values.shape[0] == 1:
         return values.mean(dim=0)
-    if reduction != "min2":
-        raise ValueError(f"value_reduction {reduction!r} is unknown; use one of {VALUE_REDUCTIONS}")
     pair = torch.randperm(values.shape[0])[:2]
     return torch.minimum(values[pair[0]], values[pair[1]])
 

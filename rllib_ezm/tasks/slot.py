@@ -63,6 +63,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         for env in self._envs.values():
             env.close()
         self._envs.clear()
+        self._current = None
 
     def _playing(self) -> PadTask:
         if self._current is None:

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
+
+from rllib_ezm.models.policy_distribution import mode_squashed
+from rllib_ezm.search import SearchSettings, draw_noise
+from rllib_ezm.search.planner import Planner, autocast, reduce_values
+
+BATCH = 6
+TASK_IDS = torch.arange(BATCH) % 2
+SETTINGS = SearchSettings(num_simulations=8, num_candidates=4, policy_candidates=2)
+
+
+def make_planner(seed=0, **options):
+    return Planner(tiny_model(seed), ACTION_MASK, **options)
+
+
+def observe(seed=0):
+    return torch.randn(BATCH, OBS_DIM, generator=torch.Generator().manual_seed(seed))
+
+
+# Three heads, two states.
+VALUES = torch.tensor([[1.0, 4.0], [3.0, -6.0], [2.0, 8.0]])
+
+
+def test_mean_reduction_by_hand():
+    assert reduce_values(VALUES, "mean").tolist() == [2.0, 2.0]
+
+
+def test_min2_takes_the_smaller_of_one_pair_for_all_rows():
+    torch.manual_seed(0)
+    found = {tuple(reduce_values(VALUES, "min2").tolist()) for _ in range(60)}
+    # Pairs (0, 1), (0, 2), (1, 2); a pair per row would also mix them, e.g. (1, 8).
+    assert found == {(1.0, -6.0), (1.0, 4.0), (2.0, -6.0)}
+
+
+def test_clipping_comes_before_the_reduction():
+    # Column 1 clipped at 0: (4 + 0 + 8) / 3 = 4, where clipping the mean would leave 2.
+    assert reduce_values(VALUES, "mean", clip_min=0.0).tolist() == [2.0, 4.0]
+    torch.manual_seed(0)
+    smallest = [reduce_values(VALUES, "min2", clip_min=0.0).min().item() for _ in range(60)]
+    assert min(smallest) == 0.0
+
+
+def test_one_head_needs_no_pair():
+    assert reduce_values(VALUES[:1], "min2").tolist() == [1.0, 4.0]
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+def test_an_unknown_reduction_is_refused(num_heads):
+    with pytest.raises(ValueError, match=r"'max' is unknown; use one of \('mean', 'min2'\)"):
+        reduce_values(VALUES[:num_heads], "max")
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="'fp8' is unknown; use one of"):
+        make_planner(precision="fp8")
+
+
+def test_autocast_of_a_precision():
+    x = torch.ones(2, 2)
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with autocast("cpu", precision):
+            assert (x @ x).dtype == dtype
+
+
+def test_root_inference_is_the_model_with_reduced_values():
+    planner, observations = make_planner(value_reduction="mean"), observe()
+    model = planner.model
+    root, variance = planner.root(observations, TASK_IDS)
+    embedding = model.embed(TASK_IDS)
+    latent = model.represent(observations, TASK_IDS, embedding)
+    prediction = model.predict(latent, embedding)
+    values = model.value_support.decode(prediction.value_logits)
+    torch.testing.assert_close(root.latent, latent)
+    torch.testing.assert_close(root.value, values.mean(0))
+    torch.testing.assert_close(root.mean, prediction.mean)
+    torch.testing.assert_close(root.log_std, prediction.log_std)
+    # Unbiased: divided by V - 1 = 2.
+    expected = (values - values.mean(0)).square().sum(0) / 2
+    torch.testing.assert_close(variance, expected)
+
+
+def test_variance_is_that_of_unclipped_values():
+    free, clipped = make_planner(), make_planner(value_clip_min=1e3)
+    assert torch.equal(
+        free.root(observe(), TASK_IDS).value_variance,
+        clipped.root(observe(), TASK_IDS).value_variance,
+    )
+    assert (clipped.root(observe(), TASK_IDS).root.value == 1e3).all()
+
+
+def test_one_head_has_no_variance():
+    planner = Planner(tiny_model(num_value_heads=1), ACTION_MASK)
+    assert torch.equal(planner.root(observe(), TASK_IDS).value_variance, torch.zeros(BATCH))
+
+
+def test_step_is_the_model_with_decoded_rewards():
+    planner = make_planner(value_reduction="mean")
+    model, latent = planner.model, torch.randn(BATCH, 8)
+    action = torch.rand(BATCH, 3) * ACTION_MASK[TASK_IDS]
+    step = planner.step(latent, action, TASK_IDS)
+    embedding = model.embed(TASK_IDS)
+    next_latent = model.dynamics(latent, action, embedding)
+    reward = model.reward_support.decode(model.reward(latent, action, embedding))
+    value = model.value_support.decode(model.predict(next_latent, embedding).value_logits).mean(0)
+    torch.testing.assert_close(step.latent, next_latent)
+    torch.testing.assert_close(step.reward, reward)
+    torch.testing.assert_close(step.value, value)
+
+
+def test_without_settings_the_plan_is_the_squashed_policy_mean():
+    planner = make_planner()
+    root = planner.root(observe(), TASK_IDS).root
+    plan = planner.plan(root, TASK_IDS, None)
+    mask = ACTION_MASK[TASK_IDS]
+    assert torch.equal(plan.action, mode_squashed(root.mean, mask))
+    assert (plan.action[mask == 0] == 0).all()
+    assert plan.action[mask == 1].abs().min() > 0
+    assert plan.value is root.value
+    assert plan.candidates is plan.weights is None
+
+
+def test_plan_shapes_ranges_and_masks():
+    planner = make_planner()
+    plan = planner.plan(planner.root(observe(), TASK_IDS).root, TASK_IDS, SETTINGS)
+    assert plan.action.shape == (BATCH, 3)
+    assert plan.value.shape == (BATCH,)
+    assert plan.candidates.shape == (BATCH, 4, 3)
+    assert plan.weights.shape == (BATCH, 4)
+    torch.testing.assert_close(plan.weights.sum(-1), torch.ones(BATCH))
+    assert plan.candidates.abs().max() <= 0.999
+    masked = ACTION_MASK[TASK_IDS] == 0
+    assert (plan.action[masked] == 0).all()
+    assert (plan.candidates[masked[:, None].expand(-1, 4, -1)] == 0).all()
+    assert (plan.action[:, None] == plan.candidates).all(-1).any(-1).all()
+
+
+def test_given_noise_or_generator_makes_a_plan_reproducible():
+    planner = make_planner(value_reduction="mean")
+    root = planner.root(observe(), TASK_IDS).root
+
+    def action(seed=None, noise=None):
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return planner.plan(root, TASK_IDS, SETTINGS, noise=noise, generator=generator).action
+
+    assert torch.equal(action(seed=1), action(seed=1))
+    assert not torch.equal(action(seed=1), action(seed=2))
+    noise = draw_noise(BATCH, 3, SETTINGS, "cpu")
+    assert torch.equal(action(noise=noise), action(noise=noise))
+
+
+def test_planning_builds_no_autograd_graph():
+    planner = make_planner()
+    root, variance = planner.root(observe(), TASK_IDS)
+    plan = planner.plan(root, TASK_IDS, SETTINGS)
+    assert not any(x.requires_grad for x in (*root, variance, *plan))
+
+
+def test_bf16_plans_are_fp32_finite_and_near_the_exact_values():
+    exact = make_planner(value_reduction="mean")
+    rounded = make_planner(value_reduction="mean", precision="bfloat16")
+    root, near = exact.root(observe(), TASK_IDS).root, rounded.root(observe(), TASK_IDS).root
+    for x, y in zip(root, near, strict=True):
+        assert y.dtype == torch.float32
+        assert (x - y).abs().mean() < 0.05 * x.abs().mean() + 0.02
+    noise = draw_noise(BATCH, 3, SETTINGS, "cpu")
+    values = [
+        planner.plan(start, TASK_IDS, SETTINGS, noise=noise).value
+        for planner, start in ((exact, root), (rounded, near))
+    ]
+    assert values[1].dtype == torch.float32
+    # Values of the tiny model have a spread of several units.
+    torch.testing.assert_close(values[1], values[0], atol=0.5, rtol=0.1)
+
+
+def test_padded_observation_dimensions_do_not_change_the_plan():
+    planner, observations = make_planner(value_reduction="mean"), observe()
+    garbage = observations + 1e5 * (1 - planner.model.normalizer.observation_mask[TASK_IDS])
+    roots = [planner.root(x, TASK_IDS).root for x in (observations, garbage)]
+    assert all(torch.equal(x, y) for x, y in zip(*roots, strict=True))

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import functools
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from oracles.scripted_env import ScriptedEnv
+
+from rllib_ezm.tasks import TaskSpec, task_set
+from rllib_ezm.tasks.slot import TaskSlot
+
+
+class SeededEnv(gym.Env):
+    """The first observation is drawn with the seed of the reset; two steps an episode."""
+
+    def __init__(self, obs_dim: int = 1, render_mode: str | None = None) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float64)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.render_mode = render_mode
+        self.closed = False
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.t = 0
+        return self.np_random.normal(size=self.observation_space.shape), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(self.observation_space.shape), 1.0, False, self.t == 2, {}
+
+    def render(self):
+        return f"{self.render_mode} of {self.observation_space.shape[0]} dims"
+
+    def close(self):
+        self.closed = True
+
+
+def seeded_tasks():
+    return task_set(
+        [TaskSpec("one", SeededEnv), TaskSpec("two", functools.partial(SeededEnv, obs_dim=2))]
+    )
+
+
+def first_observations(slot, seed, tasks_played):
+    played = []
+    for i, task in enumerate(tasks_played):
+        slot.next_task = task
+        obs, _ = slot.reset(seed=seed if i == 0 else None)
+        played.append((int(obs["task_id"]), obs["obs"].tolist()))
+    return played
+
+
+def test_reset_switches_to_the_next_task_and_not_before():
+    slot = TaskSlot(seeded_tasks(), 0)
+    obs, info = slot.reset(seed=0)
+    assert (obs["task_id"], info) == (0, {})
+    slot.next_task = 1
+    obs, reward, terminated, truncated, _ = slot.step(np.zeros(1))
+    assert (obs["task_id"], reward, terminated, truncated) == (0, 1.0, False, False)
+    obs, _ = slot.reset()
+    assert obs["task_id"] == 1
+    assert slot.step(np.zeros(1))[0]["task_id"] == 1
+
+
+def test_every_task_shows_the_set_s_spaces():
+    tasks = seeded_tasks()
+    slot = TaskSlot(tasks, 1)
+    assert slot.observation_space == tasks.observation_space
+    assert slot.action_space == tasks.action_space
+    for task in (1, 0):
+        slot.next_task = task
+        obs, _ = slot.reset(seed=0)
+        assert slot.observation_space.contains(obs)
+        np.testing.assert_array_equal(obs["action_mask"], tasks.action_mask[task])
+
+
+def test_one_seed_fixes_every_later_episode():
+    played = [0, 1, 1, 0, 0]
+    tasks = seeded_tasks()
+    episodes = first_observations(TaskSlot(tasks, 0), 7, played)
+    assert [task for task, _ in episodes] == played
+    assert first_observations(TaskSlot(tasks, 0), 7, played) == episodes
+    assert first_observations(TaskSlot(tasks, 0), 8, played) != episodes
+    # Episodes of one slot have seeds of their own.
+    starts = [tuple(obs) for _, obs in episodes]
+    assert len(set(starts)) == len(starts)
+
+
+def test_a_slot_that_was_used_before_replays_from_its_seed():
+    slot = TaskSlot(seeded_tasks(), 0)
+    first_observations(slot, 3, [1, 0, 1])
+    played = [0, 1, 0]
+    fresh = TaskSlot(seeded_tasks(), 0)
+    assert first_observations(slot, 7, played) == first_observations(fresh, 7, played)
+
+
+def test_each_environment_is_built_once_and_only_when_played():
+    built = []
+
+    def make():
+        built.append(SeededEnv())
+        return built[-1]
+
+    tasks = task_set([TaskSpec("a", make), TaskSpec("b", make)])
+    built.clear()
+    slot = TaskSlot(tasks, 0)
+    assert not built
+    for _ in range(3):
+        slot.reset(seed=0)
+    assert len(built) == 1
+    slot.next_task = 1
+    slot.reset()
+    assert len(built) == 2
+
+
+def test_close_closes_every_environment():
+    built = []
+
+    def make():
+        built.append(SeededEnv())
+        return built[-1]
+
+    slot = TaskSlot(task_set([TaskSpec("a", make), TaskSpec("b", make)]), 0)
+    built.clear()
+    first_observations(slot, 0, [0, 1])
+    slot.close()
+    assert [env.closed for env in built] == [True, True]
+    with pytest.raises(RuntimeError, match=r"Call reset\(\) before"):
+        slot.step(np.zeros(1))
+    slot.reset()
+    assert len(built) == 3
+
+
+def test_step_and_render_before_reset_say_what_to_do():
+    slot = TaskSlot(seeded_tasks(), 0)
+    with pytest.raises(RuntimeError, match=r"Call reset\(\) before step\(\) or render\(\)"):
+        slot.step(np.zeros(1))
+    with pytest.raises(RuntimeError, match=r"Call reset\(\) before step\(\) or render\(\)"):
+        slot.render()
+
+
+def test_render_shows_the_task_being_played():
+    slot = TaskSlot(seeded_tasks(), 1, render_mode="ansi")
+    slot.reset(seed=0)
+    assert slot.render() == "ansi of 2 dims"
+
+
+@pytest.mark.parametrize(("termination", "ends"), [("respect", True), ("ignore", False)])
+def test_termination_reaches_the_environment(termination, ends):
+    env = functools.partial(ScriptedEnv, terminate_at=1)
+    slot = TaskSlot(task_set([TaskSpec("a", env, max_episode_steps=3)]), 0, termination)
+    slot.reset(seed=0)
+    assert slot.step(np.zeros(1))[2] is ends

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from oracles.tiny import scripted_task, tiny_config
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from rllib_ezm.config import EZMConfig
+from rllib_ezm.env_runner import TASK_ID, MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.ezm import to_chunk
+from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
+
+LENGTHS = (3, 17, 40)
+
+
+def unequal_tasks() -> list[Any]:
+    """Three tasks with episodes of 3, 17 and 40 decisions and different dims."""
+    return [
+        scripted_task(3, obs_dim=2, action_dim=1),
+        scripted_task(17, obs_dim=3, action_dim=2, terminates=False),
+        scripted_task(40, obs_dim=1, action_dim=3),
+    ]
+
+
+def make_runners(config: EZMConfig, count: int) -> list[MultiTaskEnvRunner]:
+    """`count` env runners as Ray actors would be, without Ray; 0 is the local one."""
+    config = config.copy(copy_frozen=False).env_runners(num_env_runners=count)
+    if count == 0:
+        return [MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)]
+    return [
+        MultiTaskEnvRunner(config=config, worker_index=index + 1, num_workers=count)
+        for index in range(count)
+    ]
+
+
+def steps_per_task(chunks: list[SingleAgentEpisode], num_tasks: int) -> np.ndarray:
+    steps = np.zeros(num_tasks, dtype=int)
+    for chunk in chunks:
+        steps[chunk.custom_data[TASK_ID]] += len(chunk)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("runners", "copies"), [(0, 1), (0, 2), (1, 3), (2, 1), (3, 2), (4, 1), (5, 1)]
+)
+def test_tasks_get_equal_shares_of_env_steps(runners: int, copies: int) -> None:
+    config = tiny_config(unequal_tasks(), envs_per_task=copies)
+    total = np.zeros(3, dtype=int)
+    total_bound = 0
+    for runner in make_runners(config, runners):
+        chunks = []
+        for _ in range(40):
+            chunks += runner.sample(num_timesteps=20 * runner.num_envs, random_actions=True)
+        steps = steps_per_task(chunks, 3)
+        bound = runner.num_envs * max(LENGTHS)
+        assert steps.sum() > 6 * bound, "too short a run to tell balance from imbalance"
+        assert steps.max() - steps.min() < bound
+        total += steps
+        total_bound += bound
+        runner.stop()
+    assert total.max() - total.min() < total_bound
+
+
+def test_slots_are_dealt_out_over_the_runners() -> None:
+    config = tiny_config(unequal_tasks(), envs_per_task=2)
+    assert [runner.num_envs for runner in make_runners(config, 4)] == [2, 2, 1, 1]
+    assert [runner.num_envs for runner in make_runners(config, 0)] == [6]
+
+
+def test_an_episode_stays_with_the_task_of_its_observations() -> None:
+    config = tiny_config(unequal_tasks())
+    tasks = config.get_task_set()
+    (runner,) = make_runners(config, 0)
+    task_of_episode: dict[str, int] = {}
+    for _ in range(10):
+        for chunk in runner.sample(num_timesteps=60, random_actions=True):
+            observations = chunk.get_observations()
+            task = chunk.custom_data[TASK_ID]
+            assert (observations["task_id"] == task).all()
+            np.testing.assert_array_equal(
+                observations["action_mask"],
+                np.broadcast_to(tasks.action_mask[task], observations["action_mask"].shape),
+            )
+            own = observations["obs"][:, : tasks.obs_dims[task]]
+            steps = np.arange(chunk.t_started, chunk.t + 1)
+            np.testing.assert_array_equal(own, np.tile(steps[:, None], own.shape[1]))
+            assert task_of_episode.setdefault(chunk.id_, task) == task
+            if chunk.is_done:
+                assert chunk.t == LENGTHS[task]
+                assert chunk.is_terminated == (task != 1)
+    assert set(task_of_episode.values()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("runners", [0, 1, 2, 4, 8])
+def test_evaluation_plays_every_task_equally_often(runners: int) -> None:
+    config = tiny_config(unequal_tasks()).evaluation(evaluation_duration=2)
+    config.in_evaluation = True
+    for _ in range(2):
+        played: list[PlayedEpisode] = []
+        for runner in make_runners(config, runners):
+            played += runner.play_episodes()
+        by_task = defaultdict(list)
+        for episode in played:
+            by_task[episode.task_id].append(episode)
+        assert sorted(by_task) == [0, 1, 2]
+        for task, length in enumerate(LENGTHS):
+            expected = PlayedEpisode(task, length * (length + 1) / 2, length)
+            assert by_task[task] == [expected, expected]
+
+
+def test_a_second_evaluation_starts_afresh() -> None:
+    config = tiny_config(unequal_tasks()).evaluation(evaluation_duration=2)
+    config.in_evaluation = True
+    (runner,) = make_runners(config, 0)
+    runner.sample(num_timesteps=7 * runner.num_envs, random_actions=True)
+    assert sorted(runner.play_episodes()) == sorted(runner.play_episodes())
+
+
+def test_evaluation_is_reproducible_and_follows_the_seed() -> None:
+    def returns(seed: int) -> list[float]:
+        config = tiny_config(["gym:Pendulum-v1"], max_episode_steps=15)
+        config.evaluation(evaluation_duration=2).debugging(seed=seed)
+        config.in_evaluation = True
+        (runner,) = make_runners(config, 0)
+        return [episode.episode_return for episode in runner.play_episodes()]
+
+    first = returns(3)
+    assert first[0] != first[1], "every episode has its own start"
+    assert returns(3) == first
+    assert returns(4) != first
+
+
+def collect(config: EZMConfig, samples: int) -> tuple[MultiTaskEnvRunner, list[EpisodeChunk]]:
+    (runner,) = make_runners(config, 0)
+    chunks = []
+    for _ in range(samples):
+        chunks += [to_chunk(episode) for episode in runner.sample()]
+    return runner, chunks
+
+
+def test_every_transition_reaches_the_replay_buffer() -> None:
+    config = tiny_config([scripted_task(7, obs_dim=3, action_dim=2)])
+    config.env_runners(rollout_fragment_length=5).training(num_random_steps=12)
+    runner, chunks = collect(config, samples=10)
+    buffer = MultiTaskReplayBuffer(
+        num_tasks=1, capacity_per_task=200, obs_dim=3, action_dim=2, unroll_steps=2, td_steps=3
+    )
+    for chunk in chunks:
+        buffer.add(chunk)
+    (scripted,) = [env.unwrapped for env in runner.env.unwrapped.envs[0]._envs.values()]
+    assert len(buffer) == sum(len(chunk) for chunk in chunks) == len(scripted.actions) == 50
+    assert buffer.num_gaps == 0
+    rewards = np.concatenate([chunk.rewards for chunk in chunks])
+    np.testing.assert_array_equal(rewards, 1 + np.arange(50) % 7)
+    ends = [int(chunk.observations[-1, 0]) for chunk in chunks if chunk.terminated]
+    assert ends == [7] * (50 // 7)
+
+
+def test_the_executed_action_is_stored_also_in_the_random_warm_up() -> None:
+    config = tiny_config([scripted_task(7, obs_dim=3, action_dim=2)])
+    config.env_runners(rollout_fragment_length=5).training(num_random_steps=12)
+    runner, chunks = collect(config, samples=10)
+    (scripted,) = [env.unwrapped for env in runner.env.unwrapped.envs[0]._envs.values()]
+    executed = np.concatenate([chunk.actions for chunk in chunks])
+    searched = np.concatenate([chunk.search_actions for chunk in chunks])
+    np.testing.assert_allclose(executed, np.stack(scripted.actions), atol=1e-6)
+    assert (executed[:12] != searched[:12]).all(), "warm-up acts at random"
+    np.testing.assert_array_equal(executed[12:], searched[12:])
+    assert (np.abs(searched) <= 0.999).all()
+    assert searched.std() > 0.0
+
+
+@pytest.mark.parametrize("runners", [1, 2])
+def test_the_warm_up_counts_the_steps_of_all_runners(runners: int) -> None:
+    config = tiny_config([scripted_task(7)]).training(num_random_steps=40)
+    for runner in make_runners(config, runners):
+        random = 0
+        for _ in range(8):
+            for episode in runner.sample():
+                chunk = to_chunk(episode)
+                random += int((chunk.actions != chunk.search_actions).any(axis=1).sum())
+        assert random == 40 // runners
