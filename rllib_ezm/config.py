@@ -151,7 +151,7 @@ class EZMConfig(AlgorithmConfig):
         return self
 
     @override(AlgorithmConfig)
-    def training(  # noqa: PLR0913 - one argument per setting, as in every RLlib config
+    def training(
         self,
         *,
         weight_decay: float = NotProvided,
@@ -203,7 +203,8 @@ class EZMConfig(AlgorithmConfig):
             target_tau: EMA step of the target network, in (0, 1].
             target_period: Updates between two EMA steps.
             reanalyze_ratio: Share of each batch that is searched anew.
-            train_precision: "float32", "bfloat16" or "float16" autocast of the unroll.
+            train_precision: "float32", "bfloat16" autocast of the unroll, or "auto": bfloat16 where
+                the device has it natively.
             **kwargs: Settings of `AlgorithmConfig.training`.
         """
         own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
@@ -274,7 +275,8 @@ class EZMConfig(AlgorithmConfig):
             num_simulations_at_eval: S in evaluation; 0 acts with the policy mean; None: as above.
             value_reduction: "min2" (minimum of two random heads) or "mean".
             value_clip_min: Lower bound of predicted values; None for no bound.
-            inference_precision: "float32", "bfloat16" or "float16" autocast of the search.
+            inference_precision: "float32", "bfloat16" or "float16" autocast of the search, or
+                "auto": bfloat16 where the device has it natively.
         """
         return self._set({k: v for k, v in locals().items() if k != "self"})
 
@@ -327,7 +329,10 @@ class EZMConfig(AlgorithmConfig):
 
     def get_task_set(self) -> TaskSet:
         """The resolved tasks with their padded sizes (environments are probed once a process)."""
-        return cached_task_set(tuple(self.env_config["tasks"]))
+        tasks = self.env_config["tasks"]
+        return cached_task_set(
+            tuple(resolve_task(task) if isinstance(task, Mapping) else task for task in tasks)
+        )
 
     @override(AlgorithmConfig)
     def validate(self) -> None:
@@ -402,7 +407,6 @@ class EZMConfig(AlgorithmConfig):
 
 
 @functools.lru_cache(maxsize=64)
-def cached_task_set(specs: tuple[TaskSpec, ...]) -> TaskSet:
-    """`task_set`, once per process for the same specs."""
-    return task_set(specs)
-
+def cached_task_set(tasks: tuple[str | TaskSpec, ...]) -> TaskSet:
+    """`task_set`, once per process for the same names and specs."""
+    return task_set(tasks)

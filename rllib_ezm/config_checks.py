@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium import VectorizeMode
 
-from rllib_ezm.models.world_model import WorldModelSpec
+from rllib_ezm.models.world_model import EMBEDDING_SITES, WorldModelSpec
 from rllib_ezm.search.gumbel import SearchSettings
 from rllib_ezm.search.planner import PRECISIONS, VALUE_REDUCTIONS
 from rllib_ezm.tasks.multitask import TaskSet
@@ -18,24 +20,54 @@ if TYPE_CHECKING:
 
 Fail = Callable[[str], Any]
 
-POSITIVE_INTEGERS = (
-    "unroll_steps",
-    "td_steps",
-    "weight_sync_interval",
-    "target_period",
-    "capacity_per_task",
-)
+INTEGERS_FROM = {
+    "unroll_steps": 1,
+    "td_steps": 1,
+    "weight_sync_interval": 1,
+    "target_period": 1,
+    "capacity_per_task": 1,
+    "train_batch_size_per_learner": 1,
+    "rollout_fragment_length": 1,
+    "metrics_num_episodes_for_smoothing": 1,
+    "evaluation_duration": 1,
+    "num_random_steps": 0,
+    "num_steps_sampled_before_learning_starts": 0,
+    "value_mixing_age": 0,
+    "value_mixing_start": 0,
+    "latent_dim": 1,
+    "embedding_dim": 1,
+    "action_embedding_dim": 1,
+    "num_blocks": 1,
+    "num_value_heads": 1,
+    "head_dim": 1,
+    "projection_dim": 1,
+    "num_bins": 2,
+    "num_simulations": 1,
+    "num_simulations_at_eval": 0,
+    "num_candidates": 1,
+    "policy_candidates": 0,
+    "max_replay_bytes": 1,
+}
+"""Settings that are integers, and their smallest value."""
+
+OPTIONAL = ("num_simulations_at_eval", "max_replay_bytes", "value_clip_min", "grad_clip")
+"""Settings that may be None."""
+
 NON_NEGATIVE = (
-    "num_random_steps",
-    "num_steps_sampled_before_learning_starts",
     "weight_decay",
     "reward_loss_coeff",
     "value_loss_coeff",
     "policy_loss_coeff",
     "temporal_consistency_coeff",
     "path_consistency_coeff",
-    "value_mixing_age",
-    "value_mixing_start",
+)
+POSITIVE = ("replay_ratio", "wide_std_factor", "grad_clip")
+FINITE = ("entropy_coeff", "value_clip_min", "log_std_min", "log_std_max")
+BOOLEANS = (
+    "use_gumbel_noise",
+    "wide_candidates_at_eval",
+    "independent_replay",
+    "store_buffer_in_checkpoints",
 )
 CHOICES = {
     "value_mixing": ("variance", "age", "td", "search"),
@@ -88,38 +120,53 @@ def _check_rllib_settings(config: EZMConfig, fail: Fail) -> None:
         fail("EZM draws a new batch per update: leave num_epochs at 1 and minibatch_size unset.")
     if config.grad_clip_by != "global_norm":
         fail('EZM clips gradients by their global norm: leave grad_clip_by at "global_norm".')
-    if not isinstance(config.rollout_fragment_length, int):
-        fail("rollout_fragment_length must be a number of decisions per slot, such as 10.")
+    if config.evaluation_duration_unit != "episodes":
+        fail('EZM evaluates full episodes: leave evaluation_duration_unit at "episodes".')
 
 
 def _check_ranges(config: EZMConfig, fail: Fail) -> None:
-    for name in POSITIVE_INTEGERS:
+    for name, smallest in INTEGERS_FROM.items():
         value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
-            fail(f"{name}={value!r} must be an integer >= 1.")
+        if not _allowed_none(name, value) and not (_is_integer(value) and value >= smallest):
+            fail(f"{name}={value!r} must be an integer >= {smallest}{_or_none(name)}.")
+    for name in (*NON_NEGATIVE, *POSITIVE, *FINITE, *FRACTIONS):
+        value = getattr(config, name)
+        if not _allowed_none(name, value) and not _is_finite(value):
+            fail(f"{name}={value!r} must be a finite number{_or_none(name)}.")
     for name in NON_NEGATIVE:
-        if not getattr(config, name) >= 0:
-            fail(f"{name}={getattr(config, name)!r} must be >= 0.")
+        if getattr(config, name) < 0:
+            fail(f"{name}={getattr(config, name)!r} must be >= 0; 0 switches it off.")
+    for name in POSITIVE:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            fail(f"{name}={value!r} must be > 0{_or_none(name)}.")
     for name in FRACTIONS:
         if not 0.0 <= getattr(config, name) <= 1.0:
             fail(f"{name}={getattr(config, name)!r} must be in [0, 1].")
+    for name in BOOLEANS:
+        if not isinstance(getattr(config, name), bool):
+            fail(f"{name}={getattr(config, name)!r} must be True or False.")
     for name, choices in CHOICES.items():
         if getattr(config, name) not in choices:
             fail(f"{name}={getattr(config, name)!r} is unknown; use one of {choices}.")
-    if not config.replay_ratio > 0:
-        fail(f"replay_ratio={config.replay_ratio!r} must be > 0 (updates per env step).")
-    if not 0.0 < config.target_tau <= 1.0:
+    if not (_is_finite(config.target_tau) and 0.0 < config.target_tau <= 1.0):
         fail(f"target_tau={config.target_tau!r} must be in (0, 1]; 1 copies the weights.")
-    if not 0.0 < config.gamma < 1.0:
-        fail(f"gamma={config.gamma!r} must be in (0, 1).")
-    if not 0.0 < config.variance_window_decay < 1.0:
-        fail(f"variance_window_decay={config.variance_window_decay!r} must be in (0, 1).")
-    if config.num_bins < 2:
-        fail(f"num_bins={config.num_bins!r} must be >= 2.")
+    for name in ("gamma", "variance_window_decay"):
+        value = getattr(config, name)
+        if not (_is_finite(value) and 0.0 < value < 1.0):
+            fail(f"{name}={value!r} must be in (0, 1).")
+    if not isinstance(config.lr, (list, tuple)) and not (_is_finite(config.lr) and config.lr > 0):
+        fail(f"lr={config.lr!r} must be a number > 0 or a schedule [[0, 1e-4], [100000, 1e-5]].")
     for name in ("reward_support", "value_support"):
         support = getattr(config, name)
-        if len(support) != 2 or not support[0] < support[1]:
-            fail(f"{name}={support!r} must be (low, high) with low < high.")
+        if not _is_range(support):
+            fail(f"{name}={support!r} must be (low, high), two finite numbers with low < high.")
+    if not isinstance(config.task_embedding, (list, tuple)):
+        fail(f"task_embedding={config.task_embedding!r} must list any of {EMBEDDING_SITES}.")
+    _check_precisions(config, fail)
+
+
+def _check_precisions(config: EZMConfig, fail: Fail) -> None:
     if "float16" in (config.train_precision, config.inference_precision) and not (
         torch.cuda.is_available()
     ):
@@ -134,7 +181,7 @@ def _check_tasks(config: EZMConfig, fail: Fail) -> TaskSet:
     if config.env_config.get("termination") not in ("respect", "ignore"):
         fail(f'termination={config.env_config.get("termination")!r}: use "respect" or "ignore".')
     copies = config.env_config.get("envs_per_task")
-    if not isinstance(copies, int) or copies < 1:
+    if not _is_integer(copies) or copies < 1:
         fail(f"envs_per_task={copies!r} must be an integer >= 1.")
     return config.get_task_set()
 
@@ -166,3 +213,28 @@ def _check_search(config: EZMConfig, fail: Fail) -> None:
             SearchSettings(**options["evaluation_search"])
     except (TypeError, ValueError) as error:
         fail(f"search(): {error}")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(map(_is_finite, value))
+        and value[0] < value[1]
+    )
+
+
+def _allowed_none(name: str, value: Any) -> bool:
+    return value is None and name in OPTIONAL
+
+
+def _or_none(name: str) -> str:
+    return ", or None" if name in OPTIONAL else ""

@@ -47,9 +47,7 @@ def evaluate_per_task(
         log((*key, "episode_return_mean"), result.return_mean, reduce="item")
         log((*key, "normalized_score"), result.normalized_score_mean, reduce="item")
         log((*key, "episodes"), result.episodes, reduce="item")
-    log(
-        (EVALUATION_RESULTS, "normalized_score_mean"), report.normalized_score_mean, reduce="item"
-    )
+    log((EVALUATION_RESULTS, "normalized_score_mean"), report.normalized_score_mean, reduce="item")
     mean_return = float(np.mean([result.return_mean for result in report.tasks]))
     log((EVALUATION_RESULTS, ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN), mean_return, reduce="item")
     log((EVALUATION_RESULTS, ENV_RUNNER_RESULTS, NUM_EPISODES), len(played), reduce="item")
@@ -77,9 +75,7 @@ def evaluate_checkpoint(
     Raises:
         UserError: If `path` is not such a checkpoint.
     """
-    runner = load_env_runner(
-        path, episodes=episodes, num_simulations=num_simulations, seed=seed
-    )
+    runner = load_env_runner(path, episodes=episodes, num_simulations=num_simulations, seed=seed)
     report = to_report(runner.tasks, runner.play_episodes())
     if video_dir is not None:
         from rllib_ezm.video import record_videos

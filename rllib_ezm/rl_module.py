@@ -34,9 +34,7 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         config = self.model_config
         observation_mask = prefix_mask(config["obs_dims"])
         num_tasks, obs_dim = observation_mask.shape
-        self.register_buffer(
-            "action_mask", prefix_mask(config["action_dims"]), persistent=False
-        )
+        self.register_buffer("action_mask", prefix_mask(config["action_dims"]), persistent=False)
         spec = WorldModelSpec(
             obs_dim=obs_dim,
             action_dim=self.action_mask.shape[1],

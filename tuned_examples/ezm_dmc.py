@@ -1,6 +1,6 @@
 """The default suite: walker stand, walk and run, one world model.
 
-    rllib train file tuned_examples/ezm_dmc.py
+rllib train file tuned_examples/ezm_dmc.py
 """
 
 from rllib_ezm import EZMConfig
@@ -13,33 +13,35 @@ config = (
         envs_per_task=2,
     )
     .world_model(
-        latent_dim=192,
+        latent_dim=128,
         embedding_dim=32,
         action_embedding_dim=32,
         num_blocks=1,
         num_value_heads=2,
-        head_dim=192,
-        projection_dim=256,
+        head_dim=128,
+        projection_dim=128,
         reward_support=(-1.0, 3.0),
         value_support=(-10.0, 220.0),
         log_std_min=-4.0,
         log_std_max=0.5,
     )
-    .search(num_simulations=8, num_candidates=8, policy_candidates=4)
+    .search(num_simulations=8, num_candidates=8, policy_candidates=4, inference_precision="auto")
     .replay(capacity_per_task=200_000)
     .training(
         gamma=0.99,
-        lr=5e-4,
-        train_batch_size_per_learner=72,
+        lr=1e-3,
+        train_batch_size_per_learner=66,
         replay_ratio=0.5,
         num_steps_sampled_before_learning_starts=3000,
         num_random_steps=3000,
         weight_sync_interval=10,
         target_tau=0.02,
         value_mixing="td",
+        policy_loss="distribution",
     )
-    .evaluation(evaluation_interval=10, evaluation_duration=3)
+    .evaluation(evaluation_interval=4, evaluation_duration=3)
     .resources(num_cpus_for_main_process=2)
+    .reporting(min_sample_timesteps_per_iteration=1500)
     .debugging(seed=0)
 )
 

@@ -1,6 +1,6 @@
 """Cartpole balance and swing-up at once: visible learning within minutes on a laptop.
 
-    rllib train file tuned_examples/ezm_quickstart.py
+rllib train file tuned_examples/ezm_quickstart.py
 """
 
 from rllib_ezm import EZMConfig
@@ -21,7 +21,7 @@ config = (
         log_std_min=-4.0,
         log_std_max=0.5,
     )
-    .search(num_simulations=8, num_candidates=8, policy_candidates=4)
+    .search(num_simulations=8, num_candidates=8, policy_candidates=4, inference_precision="auto")
     .replay(capacity_per_task=100_000)
     .training(
         gamma=0.98,
@@ -33,8 +33,9 @@ config = (
         weight_sync_interval=10,
         target_tau=0.02,
         value_mixing="td",
+        policy_loss="distribution",
     )
-    .evaluation(evaluation_interval=5, evaluation_duration=3)
+    .evaluation(evaluation_interval=4, evaluation_duration=3)
     .resources(num_cpus_for_main_process=2)
     .debugging(seed=0)
 )

@@ -1,6 +1,6 @@
 """RLlib's SAC on the tasks of `ezm_dmc.py`: same padding, runner and evaluation, task id as input.
 
-    rllib train file tuned_examples/sac_dmc.py
+rllib train file tuned_examples/sac_dmc.py
 """
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig

@@ -79,7 +79,7 @@ def variance_mixing_weight(
 
 
 def age_mixing_weight(age: torch.Tensor, threshold: int) -> torch.Tensor:
-    """1 (use the TD value) for samples younger than `threshold` transitions of their task, else 0."""
+    """1 (the TD value) for samples younger than `threshold` transitions of their task, else 0."""
     return (age < threshold).float()
 
 

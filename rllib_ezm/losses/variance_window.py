@@ -41,6 +41,4 @@ class VarianceWindow(nn.Module):
 
     def alpha(self, variance: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
         """Weight of the TD value for variances [B, K+1] of tasks [B]; [B, K+1] in [0, 1]."""
-        return variance_mixing_weight(
-            variance, self.low[task_ids, None], self.high[task_ids, None]
-        )
+        return variance_mixing_weight(variance, self.low[task_ids, None], self.high[task_ids, None])

@@ -19,6 +19,7 @@ class ResidualBlock(nn.Module):
         self.project = nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the block to [M, dim]."""
         return x + self.project(torch.relu(self.expand(self.norm(x))))
 
 
@@ -36,6 +37,7 @@ class TanhEncoder(nn.Module):
         self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Encode [M, in_dim]."""
         return torch.tanh(self.norm(self.linear(x)))
 
 
@@ -53,6 +55,7 @@ class TransitionTrunk(nn.Module):
         self.blocks = residual_stack(latent_dim, num_blocks)
 
     def forward(self, latent: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Next latents of [M, latent_dim] given [M, context_dim]."""
         mixed = self.mix(self.norm(torch.cat([latent, context], dim=-1)))
         out: torch.Tensor = self.blocks(latent + self.project(torch.relu(mixed)))
         return out
@@ -80,6 +83,7 @@ class BatchNormHead(nn.Module):
             nn.init.zeros_(self.output.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs of [M, in_dim]; BatchNorm uses batch or running statistics by mode."""
         out: torch.Tensor = self.output(self.layers(x))
         return out
 
@@ -97,6 +101,7 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_heads, 1, out_dim).uniform_(-bound, bound))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One product per head of [V, M, in]."""
         return torch.baddbmm(self.bias.to(x.dtype), x, self.weight.to(x.dtype))
 
 
@@ -114,6 +119,7 @@ class EnsembleBatchNormHead(nn.Module):
         self.output = EnsembleLinear(num_heads, hidden_dim, out_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs of every head for the same rows [M, in_dim]."""
         rows = x.shape[0]
         x = torch.relu(self.first_norm(self.first(x)))
         x = self.second(x.view(rows, self.num_heads, self.hidden_dim).transpose(0, 1))

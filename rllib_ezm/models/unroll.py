@@ -41,7 +41,7 @@ def unroll_world_model(
     """Encode o_0, then predict K steps with the executed actions.
 
     Args:
-        model: The world model; in train mode BatchNorm takes its statistics over all steps jointly.
+        model: The world model; in train mode BatchNorm takes its statistics anew at each step.
         observations: o_0..o_K, raw and padded [B, K+1, D].
         actions: a_0..a_{K-1} [B, K, A].
         task_ids: [B].
@@ -52,25 +52,26 @@ def unroll_world_model(
     """
     batch, steps = actions.shape[:2]
     embedding = model.embed(task_ids)
-    latents = [model.represent(observations[:, 0], task_ids, embedding)]
+    latent = model.represent(observations[:, 0], task_ids, embedding)
+    rewards, predictions, latents = [], [model.predict(latent, embedding)], []
     for k in range(steps):
-        latent = model.dynamics(latents[-1], actions[:, k], embedding)
-        latents.append(scale_gradient(latent, latent_gradient_scale))
-    # Only the dynamics are sequential: every head sees all steps as the rows of one batch.
-    states, before, after = torch.cat(latents), torch.cat(latents[:-1]), torch.cat(latents[1:])
-    step_embedding = embedding.repeat(steps, 1)
-    rewards = model.reward(before, actions.transpose(0, 1).flatten(0, 1), step_embedding)
-    prediction = model.predict(states, embedding.repeat(steps + 1, 1))
+        rewards.append(model.reward(latent, actions[:, k], embedding))
+        latent = model.dynamics(latent, actions[:, k], embedding)
+        latent = scale_gradient(latent, latent_gradient_scale)
+        latents.append(latent)
+        predictions.append(model.predict(latent, embedding))
     with torch.no_grad():
         next_observations = observations[:, 1 : steps + 1].transpose(0, 1).flatten(0, 1)
-        encoded = model.represent(next_observations, task_ids.repeat(steps), step_embedding)
+        encoded = model.represent(
+            next_observations, task_ids.repeat(steps), embedding.repeat(steps, 1)
+        )
         targets = model.project(encoded, with_predictor=False)
-    num_heads = prediction.value_logits.shape[0]
+    predicted = model.project(torch.cat(latents), with_predictor=True)
     return Unroll(
-        reward_logits=rewards.view(steps, batch, -1),
-        value_logits=prediction.value_logits.view(num_heads, steps + 1, batch, -1).transpose(0, 1),
-        mean=prediction.mean.view(steps + 1, batch, -1),
-        log_std=prediction.log_std.view(steps + 1, batch, -1),
-        latent_predictions=model.project(after, with_predictor=True).view(steps, batch, -1),
+        reward_logits=torch.stack(rewards),
+        value_logits=torch.stack([prediction.value_logits for prediction in predictions]),
+        mean=torch.stack([prediction.mean for prediction in predictions]),
+        log_std=torch.stack([prediction.log_std for prediction in predictions]),
+        latent_predictions=predicted.view(steps, batch, -1),
         latent_targets=targets.view(steps, batch, -1),
     )

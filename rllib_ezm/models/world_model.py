@@ -100,12 +100,13 @@ class TaskEmbedding(nn.Module):
         self.weight = nn.Parameter(nn.functional.normalize(torch.randn(num_tasks, dim), dim=-1))
 
     def forward(self, task_ids: torch.Tensor) -> torch.Tensor:
+        """Look up tasks [M]."""
         norm = self.weight.norm(dim=-1, keepdim=True)
         return (self.weight / norm.clamp(min=1.0))[task_ids]
 
 
 class RewardModel(nn.Module):
-    """`R(h, a, e) -> [M, Q]` logits: own action encoder and trunk, a path separate from dynamics."""
+    """`R(h, a, e) -> [M, Q]` logits: own action encoder and trunk, apart from the dynamics."""
 
     def __init__(self, spec: WorldModelSpec) -> None:
         super().__init__()
@@ -119,6 +120,7 @@ class RewardModel(nn.Module):
     def forward(
         self, latent: torch.Tensor, action: torch.Tensor, embedding: torch.Tensor | None
     ) -> torch.Tensor:
+        """Reward logits of latents [M, H], actions [M, A] and embeddings [M, E] or None."""
         encoded = self.action_encoder(concat(action, embedding))
         out: torch.Tensor = self.head(self.trunk(latent, concat(encoded, embedding)))
         return out
@@ -138,6 +140,7 @@ class ValuePolicyModel(nn.Module):
         self.policy_head = BatchNormHead(width, spec.head_dim, 2 * spec.action_dim, zero_init=True)
 
     def forward(self, latent: torch.Tensor, embedding: torch.Tensor | None) -> Prediction:
+        """Predictions at latents [M, H] with embeddings [M, E] or None."""
         features = self.trunk(concat(latent, embedding))
         mean, raw_log_std = self.policy_head(features).float().chunk(2, dim=-1)
         log_std = bound_log_std(raw_log_std, self.log_std_min, self.log_std_max)

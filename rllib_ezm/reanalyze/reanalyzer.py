@@ -76,17 +76,12 @@ class Reanalyzer:
         )
         variance = inference.value_variance.view(size, states)[:, :searched]
         count = size if self.ratio >= 1.0 else round(self.ratio * size)
-        if count == size:
-            rows = None
-        else:
-            rows = torch.randperm(size, device=task_ids.device)[:count]
+        rows = None if count == size else torch.randperm(size, device=task_ids.device)[:count]
         search_value = batch["search_values"].clone()
         best_action = batch["search_actions"].clone()
         candidates = weights = None
         if count:
-            root = RootOutput(
-                *(_segments(x, size, states, searched, rows) for x in inference.root)
-            )
+            root = RootOutput(*(_segments(x, size, states, searched, rows) for x in inference.root))
             chosen = task_ids if rows is None else task_ids[rows]
             plan = self.planner.plan(root, chosen.repeat_interleave(searched), self.settings)
             fresh_value = plan.value.view(count, searched)

@@ -6,6 +6,7 @@ itself stays pure. Shapes: `B` roots, `M` rows, `V` value heads, `N` candidates,
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from rllib_ezm.search.gumbel import (
 )
 
 VALUE_REDUCTIONS = ("mean", "min2")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 
 
 class Plan(NamedTuple):
@@ -45,8 +46,22 @@ class RootInference(NamedTuple):
     value_variance: torch.Tensor
 
 
+@functools.cache
+def has_native_bfloat16(device_type: str) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 on this machine."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device_type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
 def autocast(device_type: str, precision: str) -> AbstractContextManager[object]:
-    """Autocast context for a precision name; no context for float32."""
+    """Autocast context for a precision name; no context for float32.
+
+    "auto" is bfloat16 where the device multiplies it natively, else float32.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if has_native_bfloat16(device_type) else "float32"
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device_type, dtype=getattr(torch, precision))
@@ -83,7 +98,7 @@ class Planner:
         action_mask: [T, A], 1 for the real action dimensions of each task.
         value_reduction: See `reduce_values`.
         value_clip_min: Lower bound of predicted values, or None.
-        precision: "float32", or "bfloat16" / "float16" for autocast.
+        precision: "float32", or "bfloat16" / "float16" for autocast, or "auto", see `autocast`.
     """
 
     def __init__(
@@ -125,7 +140,7 @@ class Planner:
     def step(
         self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
     ) -> StepOutput:
-        """One imagined step from latents [M, H] with actions [M, A] (the `SearchModel` protocol)."""
+        """One imagined step from latents [M, H] with actions [M, A] (`SearchModel`)."""
         with autocast(latent.device.type, self.precision):
             embedding = self.model.embed(task_ids)
             reward_logits = self.model.reward(latent, action, embedding)

@@ -12,7 +12,7 @@ from rllib_ezm.tasks.padding import PadTask
 
 
 class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
-    """Switches to the task `next_task` at each reset; builds a task's environment when first played.
+    """Switches to the task `next_task` at each reset; builds an environment when first played.
 
     Every episode gets a seed of its own from the slot's generator, so a slot is reproducible from
     one `reset(seed=...)`.

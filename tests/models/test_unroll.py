@@ -103,17 +103,26 @@ def test_padded_observation_dimensions_change_nothing():
     assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
 
 
-def test_train_mode_updates_batch_norm_once_per_unrolled_position():
-    model = tiny_model().train()
-    unroll_world_model(model, *random_inputs(steps=STEPS))
-    # Values and policy are predicted at states 0..K, rewards at transitions 0..K-1.
-    assert model.value_policy_model.value_heads.first_norm.num_batches_tracked == STEPS + 1
-    assert model.reward_model.head.layers[1].num_batches_tracked == STEPS
+def test_train_mode_takes_batch_norm_statistics_over_all_steps_jointly():
+    model, batch = tiny_model().train(), 6
+    heads = model.value_policy_model
+    norms = {
+        STEPS: model.reward_model.head.layers[1],
+        STEPS + 1: heads.value_heads.first_norm,
+    }
+    seen = {}
+    for norm in norms.values():
+        norm.register_forward_pre_hook(lambda layer, args: seen.setdefault(layer, args[0]))
+    unroll_world_model(model, *random_inputs(batch, STEPS))
+    for positions, norm in norms.items():
+        assert seen[norm].shape[0] == positions * batch
+        assert norm.num_batches_tracked == 1
+        # Momentum 0.1 from a start at 0.
+        torch.testing.assert_close(norm.running_mean, 0.1 * seen[norm].mean(0))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_unroll_equals_the_eager_one(backend, precision):
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_compiled_unroll_equals_the_eager_one(precision, tolerance):
     inputs = random_inputs(batch=4, steps=2)
     results = []
     torch.compiler.reset()
@@ -121,7 +130,7 @@ def test_compiled_unroll_equals_the_eager_one(backend, precision):
         model = tiny_model().train()
         call = unroll_world_model
         if compiled:
-            call = torch.compile(unroll_world_model, backend=backend, fullgraph=True)
+            call = torch.compile(unroll_world_model, backend="aot_eager", fullgraph=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             unroll = Unroll(*call(model, *inputs))
         parameters = list(model.parameters())
@@ -129,8 +138,8 @@ def test_compiled_unroll_equals_the_eager_one(backend, precision):
     (eager, eager_gradient), (fast, fast_gradient) = results
     for name, x, y in zip(Unroll._fields, eager, fast, strict=True):
         assert x.dtype == y.dtype, name
-        torch.testing.assert_close(y, x, rtol=1e-4, atol=1e-5, msg=name)
-    torch.testing.assert_close(fast_gradient, eager_gradient, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(y, x, rtol=tolerance, atol=tolerance, msg=name)
+    torch.testing.assert_close(fast_gradient, eager_gradient, rtol=tolerance, atol=tolerance)
 
 
 def test_bf16_autocast_is_finite_and_close_to_fp32():
