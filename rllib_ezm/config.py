@@ -13,6 +13,7 @@ from ray.rllib.utils.annotations import override
 from rllib_ezm.config_checks import check_settings
 from rllib_ezm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.evaluation import evaluate_per_task
+from rllib_ezm.replay.checks import required_bytes
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
 
@@ -332,6 +333,27 @@ class EZMConfig(AlgorithmConfig):
         tasks = self.env_config["tasks"]
         return cached_task_set(
             tuple(resolve_task(task) if isinstance(task, Mapping) else task for task in tasks)
+        )
+
+    def describe(self) -> str:
+        """One line for the start of a run: the tasks, and replay memory against its budget."""
+        tasks = self.get_task_set()
+        needed = required_bytes(
+            tasks.num_tasks,
+            self.capacity_per_task,
+            tasks.obs_dim,
+            tasks.action_dim,
+            self.independent_replay,
+        )
+        budget = (
+            "no limit"
+            if self.max_replay_bytes is None
+            else f"{self.max_replay_bytes / 2**30:.1f} GiB"
+        )
+        return (
+            f"{tasks.num_tasks} tasks (padded to {tasks.obs_dim} observation and "
+            f"{tasks.action_dim} action dims); replay of {self.capacity_per_task:,} observations "
+            f"per task, up to {needed / 2**30:.2f} GiB (budget: {budget})"
         )
 
     @override(AlgorithmConfig)

@@ -167,12 +167,10 @@ def _check_ranges(config: EZMConfig, fail: Fail) -> None:
 
 
 def _check_precisions(config: EZMConfig, fail: Fail) -> None:
-    if "float16" in (config.train_precision, config.inference_precision) and not (
-        torch.cuda.is_available()
-    ):
-        fail('float16 autocast needs a CUDA GPU: use "bfloat16" or "float32".')
     if config.train_precision == "float16":
         fail('float16 training would need loss scaling: use train_precision="bfloat16".')
+    if config.inference_precision == "float16" and not torch.cuda.is_available():
+        fail('float16 needs a CUDA GPU: use inference_precision="bfloat16" or "float32".')
 
 
 def _check_tasks(config: EZMConfig, fail: Fail) -> TaskSet:

@@ -107,7 +107,7 @@ class EvaluationReport:
     def to_rich_table(self) -> Table:
         """Return the table for the screen: a row per task and one for their mean."""
         table = Table()
-        table.add_column("task", overflow="fold")
+        table.add_column("task", no_wrap=True)
         for name in ("episodes", "return", "length", "score", f"{CONFIDENCE:.0%} interval"):
             table.add_column(name, justify="right")
         for result in self.tasks:

@@ -69,18 +69,12 @@ class EZM(Algorithm):
             max_bytes=settings.max_replay_bytes,
             seed=settings.seed,
         )
-        logger.warning(
-            "EZM replay: %d tasks x %d transitions, at most %.2f GiB (budget %s).",
-            tasks.num_tasks,
-            settings.capacity_per_task,
-            self.replay_buffer.nbytes / 2**30,
-            "none"
-            if settings.max_replay_bytes is None
-            else f"{settings.max_replay_bytes / 2**30:.2f} GiB",
-        )
+        logger.warning("EZM: %s.", settings.describe())
         self.num_updates = 0
         self.evaluation_score_mean = 0.0
         self._learning_start: int | None = None
+        self._updates_at_learning_start = 0
+        self._waiting_since = 0
         self._seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
 
     @property
@@ -92,17 +86,25 @@ class EZM(Algorithm):
     def num_updates_due(self) -> int:
         """Updates that `replay_ratio` allows by now; counted from the start of learning."""
         if self._learning_start is None:
-            return 0
-        return int(self.config.replay_ratio * (self.num_env_steps - self._learning_start))
+            return self.num_updates
+        learned_from = self.num_env_steps - self._learning_start
+        return self._updates_at_learning_start + int(self.config.replay_ratio * learned_from)
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        results: dict[str, Any] = super().step()
+        # RLlib reduces the training metrics before it evaluates, so a logged value would be stale.
+        results["evaluation_score_mean"] = self.evaluation_score_mean
+        return results
 
     @override(Algorithm)
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        results: dict[str, Any] = super().evaluate(*args, **kwargs)
-        scores = results.get(EVALUATION_RESULTS, results)
-        self.evaluation_score_mean = float(scores["normalized_score_mean"])
         self.metrics.log_value(
             (EVALUATION_RESULTS, "num_updates_lifetime"), self.num_updates, reduce="item"
         )
+        results: dict[str, Any] = super().evaluate(*args, **kwargs)
+        scores = results.get(EVALUATION_RESULTS, results)
+        self.evaluation_score_mean = float(scores["normalized_score_mean"])
         return results
 
     @override(Algorithm)
@@ -111,11 +113,13 @@ class EZM(Algorithm):
         started = time.perf_counter()
         steps_before, updates_before = self.num_env_steps, self.num_updates
         self._collect()
+        waited = self.num_env_steps - self._waiting_since
         if (
             self._learning_start is None
-            and self.num_env_steps >= self.config.num_steps_sampled_before_learning_starts
+            and waited >= self.config.num_steps_sampled_before_learning_starts
         ):
             self._learning_start = self.num_env_steps
+            self._updates_at_learning_start = self.num_updates
         while self.num_updates < self.num_updates_due:
             self._update()
             if self.num_updates % self.config.weight_sync_interval == 0:
@@ -187,9 +191,9 @@ class EZM(Algorithm):
         log, statistics = self.metrics.log_value, self.task_statistics
         log("num_updates_lifetime", self.num_updates, reduce="item")
         log("normalized_score_mean", statistics.score_mean(), reduce="item")
-        log("evaluation_score_mean", self.evaluation_score_mean, reduce="item")
         learned_from = self.num_env_steps - (self._learning_start or 0)
-        log("replay_ratio", self.num_updates / max(learned_from, 1), reduce="item")
+        learned = self.num_updates - self._updates_at_learning_start
+        log("replay_ratio", learned / max(learned_from, 1), reduce="item")
         log("replay_transitions", len(self.replay_buffer), reduce="item")
         for task, spec in enumerate(statistics.specs):
             log(("tasks", spec.name, "env_steps"), int(statistics.env_steps[task]), reduce="item")
@@ -217,6 +221,8 @@ class EZM(Algorithm):
             state[EZM_STATE] = {
                 "num_updates": self.num_updates,
                 "learning_start": self._learning_start,
+                "updates_at_learning_start": self._updates_at_learning_start,
+                "waiting_since": self._waiting_since,
                 "evaluation_score_mean": self.evaluation_score_mean,
                 "task_statistics": self.task_statistics.get_state(),
             }
@@ -232,11 +238,15 @@ class EZM(Algorithm):
         own = state[EZM_STATE]
         self.num_updates = own["num_updates"]
         self._learning_start = own["learning_start"]
+        self._updates_at_learning_start = own["updates_at_learning_start"]
+        self._waiting_since = own["waiting_since"]
         self.evaluation_score_mean = own["evaluation_score_mean"]
         self.task_statistics.set_state(own["task_statistics"])
         if "replay" in own:
             self.replay_buffer.set_state(own["replay"])
         else:
+            self._learning_start = None
+            self._waiting_since = self.num_env_steps
             logger.warning(
                 "The checkpoint holds no replay buffer (store_buffer_in_checkpoints=False): "
                 "learning waits until %d new env steps are collected.",

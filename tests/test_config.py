@@ -38,8 +38,8 @@ WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
     "target_tau": ([0.0, 1.1, None], r"\(0, 1\]"),
     "target_period": ([0], "integer >= 1"),
     "reanalyze_ratio": ([-0.1, 1.1, None], r"\[0, 1\]|finite number"),
-    "train_precision": (["fp32", "float16"], "float32"),
-    "lr": ([0.0, -1e-4, "fast"], "number > 0 or a schedule"),
+    "train_precision": (["fp32", "float16"], "bfloat16"),
+    "lr": ([0.0, -1e-4, "fast"], "number > 0 or a schedule|list of 2 or more"),
     "gamma": ([0.0, 1.0, 99], r"in \(0, 1\)"),
     "grad_clip": ([0.0, -5, "no"], "> 0, or None|finite number, or None"),
     "grad_clip_by": (["value"], "global_norm"),
@@ -91,11 +91,11 @@ WRONG = {
     "replay": WRONG_REPLAY,
     "env_runners": {
         "num_envs_per_env_runner": ([2], "envs_per_task"),
-        "rollout_fragment_length": (["auto", 0], "integer >= 1"),
+        "rollout_fragment_length": (["auto"], "integer >= 1"),
         "batch_mode": (["complete_episodes"], "truncate_episodes"),
     },
     "evaluation": {
-        "evaluation_duration": ([0, "auto", 1.5], "int"),
+        "evaluation_duration": ([0, 1.5], "an int"),
         "evaluation_duration_unit": (["timesteps"], "episodes"),
     },
     "reporting": {"metrics_num_episodes_for_smoothing": ([0], "integer >= 1")},
@@ -122,7 +122,7 @@ def test_a_wrong_value_gets_an_error_that_names_the_fix(
     section: str, name: str, value: Any, says: str
 ) -> None:
     config = getattr(small_config(), section)(**{name: value})
-    with pytest.raises(ValueError, match=f"(?s)(?=.*{name}|.*precision|.*float16)(?=.*({says}))"):
+    with pytest.raises(ValueError, match=f"(?s)(?=.*{name})(?=.*({says}))"):
         config.validate()
 
 
@@ -211,11 +211,20 @@ def test_msgpack_checkpoints_are_refused() -> None:
         config.validate()
 
 
+def test_an_automatic_evaluation_duration_is_refused() -> None:
+    config = small_config().evaluation(
+        evaluation_duration="auto",
+        evaluation_parallel_to_training=True,
+        evaluation_interval=1,
+        evaluation_num_env_runners=1,
+    )
+    with pytest.raises(ValueError, match="evaluation_duration='auto' must be an integer >= 1"):
+        config.validate()
+
+
 def test_borderline_values_are_accepted() -> None:
     config = small_config()
-    config.training(
-        target_tau=1.0, reanalyze_ratio=0.0, path_consistency_coeff=0.0, grad_clip=None
-    )
+    config.training(target_tau=1.0, reanalyze_ratio=0.0, path_consistency_coeff=0.0, grad_clip=None)
     config.training(lr=[[0, 1e-4], [1000, 1e-5]], entropy_coeff=-0.01, num_random_steps=0)
     config.search(num_simulations_at_eval=0, policy_candidates=0, value_clip_min=0)
     config.replay(max_replay_bytes=None, capacity_per_task=6)
@@ -315,4 +324,4 @@ def test_a_copy_and_a_dict_keep_every_setting() -> None:
     for twin in (rebuilt, config.copy(copy_frozen=False)):
         assert isinstance(twin, AlgorithmConfig)
         assert (twin.lr, twin.root_prior, twin.priority_beta) == (3e-4, "policy", 0.4)
-        assert twin.get_task_set() == config.get_task_set()
+        assert twin.get_task_set().names == config.get_task_set().names

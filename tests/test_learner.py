@@ -75,9 +75,7 @@ def tensors(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 def exact_returns(batch: dict[str, np.ndarray], discount: float, states: int) -> np.ndarray:
     """[B, states] discounted sum of all rewards to come, for segments that end in a termination."""
     values = np.zeros((len(batch["rewards"]), states))
-    for row, (rewards, mask) in enumerate(
-        zip(batch["rewards"], batch["step_mask"], strict=True)
-    ):
+    for row, (rewards, mask) in enumerate(zip(batch["rewards"], batch["step_mask"], strict=True)):
         for start in range(states):
             for i in range(start, len(rewards)):
                 values[row, start] += discount ** (i - start) * rewards[i] * mask[i]

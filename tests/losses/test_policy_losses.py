@@ -82,9 +82,7 @@ def test_padding_dimensions_do_not_change_the_loss():
     mean, log_std, action = torch.randn(1, 1, 3), torch.randn(1, 1, 3), torch.rand(1, 1, 3)
     action_mask, mask = torch.tensor([[1.0, 1.0, 0.0]]), torch.ones(1, 1)
     padded = best_action_loss(mean, log_std, action, action_mask, mask)
-    own = best_action_loss(
-        mean[..., :2], log_std[..., :2], action[..., :2], torch.ones(1, 2), mask
-    )
+    own = best_action_loss(mean[..., :2], log_std[..., :2], action[..., :2], torch.ones(1, 2), mask)
     torch.testing.assert_close(padded, own)
     assert padded.item() == pytest.approx(
         -squashed_log_prob(action, mean, log_std, action_mask).item()

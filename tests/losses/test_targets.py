@@ -141,8 +141,6 @@ def test_path_consistency_target_by_hand():
     reward = torch.tensor([[1.0, 1.0]], requires_grad=True)
     next_value = torch.tensor([[10.0, 10.0]], requires_grad=True)
     # 1 + 0.9 * 10, and no bootstrap into a terminal state.
-    target = path_consistency_target(
-        reward, next_value, torch.tensor([[1.0, 0.0]]), discount=0.9
-    )
+    target = path_consistency_target(reward, next_value, torch.tensor([[1.0, 0.0]]), discount=0.9)
     assert target.tolist() == [[10.0, 1.0]]
     assert not target.requires_grad

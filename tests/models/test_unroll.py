@@ -103,22 +103,23 @@ def test_padded_observation_dimensions_change_nothing():
     assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
 
 
-def test_train_mode_takes_batch_norm_statistics_over_all_steps_jointly():
+def test_train_mode_takes_batch_norm_statistics_anew_at_each_step():
     model, batch = tiny_model().train(), 6
-    heads = model.value_policy_model
-    norms = {
-        STEPS: model.reward_model.head.layers[1],
-        STEPS + 1: heads.value_heads.first_norm,
+    # Rewards are predicted at transitions 0..K-1, values and policy at states 0..K.
+    positions = {
+        model.reward_model.head.layers[1]: STEPS,
+        model.value_policy_model.value_heads.first_norm: STEPS + 1,
     }
-    seen = {}
-    for norm in norms.values():
-        norm.register_forward_pre_hook(lambda layer, args: seen.setdefault(layer, args[0]))
+    seen = {norm: [] for norm in positions}
+    for norm in positions:
+        norm.register_forward_pre_hook(lambda layer, args: seen[layer].append(args[0]))
     unroll_world_model(model, *random_inputs(batch, STEPS))
-    for positions, norm in norms.items():
-        assert seen[norm].shape[0] == positions * batch
-        assert norm.num_batches_tracked == 1
-        # Momentum 0.1 from a start at 0.
-        torch.testing.assert_close(norm.running_mean, 0.1 * seen[norm].mean(0))
+    for norm, count in positions.items():
+        assert [x.shape[0] for x in seen[norm]] == [batch] * count
+        expected = torch.zeros_like(norm.running_mean)
+        for x in seen[norm]:
+            expected = 0.9 * expected + 0.1 * x.mean(0)
+        torch.testing.assert_close(norm.running_mean, expected)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])

@@ -6,7 +6,8 @@ from oracles.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 
 from rllib_ezm.models.policy_distribution import mode_squashed
 from rllib_ezm.search import SearchSettings, draw_noise
-from rllib_ezm.search.planner import Planner, autocast, reduce_values
+from rllib_ezm.search import planner as planner_module
+from rllib_ezm.search.planner import Planner, autocast, has_native_bfloat16, reduce_values
 
 BATCH = 6
 TASK_IDS = torch.arange(BATCH) % 2
@@ -64,6 +65,19 @@ def test_autocast_of_a_precision():
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast("cpu", precision):
             assert (x @ x).dtype == dtype
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_precision_is_bf16_where_the_device_multiplies_it(native, monkeypatch):
+    monkeypatch.setattr(planner_module, "has_native_bfloat16", lambda device_type: native)
+    x = torch.ones(2, 2)
+    with autocast("cpu", "auto"):
+        assert (x @ x).dtype == (torch.bfloat16 if native else torch.float32)
+
+
+def test_native_bf16_is_found_once_per_device_type():
+    assert has_native_bfloat16("cpu") in (True, False)
+    assert has_native_bfloat16("meta") is False
 
 
 def test_root_inference_is_the_model_with_reduced_values():
