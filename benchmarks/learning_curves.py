@@ -24,7 +24,9 @@ def read_curves(experiment: Path) -> list[dict]:
         for line in file.read_text(encoding="utf-8").splitlines():
             result = json.loads(line)
             evaluated = result.get("evaluation", {}).get("tasks", {})
-            returns = {task: values.get("episode_return_mean") for task, values in evaluated.items()}
+            returns = {
+                task: values.get("episode_return_mean") for task, values in evaluated.items()
+            }
             if not returns or None in returns.values() or returns == last:
                 continue
             last = returns

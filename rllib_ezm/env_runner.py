@@ -121,6 +121,14 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         super()._increase_sampled_metrics(num_steps, num_episodes_completed)
         self.num_env_steps_sampled_lifetime += num_steps * (self.config.num_env_runners or 1)
 
+    def start_afresh(self) -> None:
+        """Begin new episodes, and take the next weights although they may be older than ours.
+
+        For going back to a checkpoint: RLlib's env runners refuse older weights.
+        """
+        self._weights_seq_no = 0
+        self._needs_initial_reset = True
+
     def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
         """Plays exactly one full episode in every slot of this runner's share, from fresh resets.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -105,6 +105,7 @@ class EZM(Algorithm):
         results: dict[str, Any] = super().evaluate(*args, **kwargs)
         scores = results.get(EVALUATION_RESULTS, results)
         self.evaluation_score_mean = float(scores["normalized_score_mean"])
+        self.metrics.log_value("evaluation_score_mean", self.evaluation_score_mean, reduce="item")
         return results
 
     @override(Algorithm)
@@ -252,6 +253,29 @@ class EZM(Algorithm):
                 "learning waits until %d new env steps are collected.",
                 self.config.num_steps_sampled_before_learning_starts,
             )
+
+    @override(Algorithm)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        super().restore_from_path(path, *args, **kwargs)
+        self._replace_runner_weights()
+
+    def _replace_runner_weights(self) -> None:
+        """Send the learner's weights to all env runners, even to those that hold newer ones.
+
+        RLlib's own sync skips a runner whose weights carry a higher sequence number, so after going
+        back to an older checkpoint runners would act with weights of the abandoned future.
+        """
+        state = self.learner_group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+        )[COMPONENT_LEARNER]
+
+        def replace(runner: Any) -> None:
+            runner.start_afresh()
+            runner.set_state(state)
+
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                group.foreach_env_runner(replace)
 
 
 register_trainable("EZM", EZM)
