@@ -2,8 +2,8 @@
 
     python benchmarks/learning_curves.py --out results/quickstart ~/ray_results/quickstart_seed*
 
-Each argument is an experiment folder of `rllib train file`; its trials are the curves. Needs the extra
-`report` (matplotlib) for the plot.
+Each argument is an experiment folder of `rllib train file`; its trials are the curves. The plot
+needs the extra `report` (matplotlib).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIELDS = ("experiment", "seed", "task", "seconds", "env_steps", "updates", "epis
 
 
 def read_curves(experiment: Path) -> list[dict]:
-    """One row per evaluation and task; RLlib repeats an evaluation until the next, so skip repeats."""
+    """One row per evaluation and task; RLlib repeats an evaluation, so repeats are skipped."""
     rows = []
     for file in sorted(experiment.glob("*/result.json")):
         last = None

@@ -17,6 +17,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.env_to_module import FlattenObservations
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.env_runner import ENV_NAME, TASK_ID, MultiTaskEnvRunner
@@ -68,11 +69,11 @@ def weights(algorithm: Algorithm) -> dict[str, torch.Tensor]:
     }
 
 
-def runner_weights(algorithm: Algorithm) -> list[dict[str, torch.Tensor]]:
+def runner_weights(group: EnvRunnerGroup) -> list[dict[str, torch.Tensor]]:
     """The modules that act, one per env runner."""
-    return algorithm.env_runner_group.foreach_env_runner(
+    return group.foreach_env_runner(
         lambda runner: {n: x.cpu() for n, x in runner.module.state_dict().items()},
-        local_env_runner=algorithm.env_runner_group.num_remote_env_runners() == 0,
+        local_env_runner=group.num_remote_env_runners() == 0,
     )
 
 
@@ -164,7 +165,7 @@ def test_env_runners_act_with_the_learners_weights(trained: Trained) -> None:
     algorithm = trained.algorithm
     learner = weights(algorithm)
     algorithm._sync_weights()
-    for runner in runner_weights(algorithm):
+    for runner in runner_weights(algorithm.env_runner_group):
         assert_same(runner, learner)
 
 
@@ -174,7 +175,7 @@ def test_a_checkpoint_keeps_everything(trained: Trained, tmp_path: Path) -> None
     restored = EZM.from_checkpoint(path)
     try:
         assert_same(weights(original), weights(restored))
-        for runner in runner_weights(restored):
+        for runner in runner_weights(restored.env_runner_group):
             assert_same(runner, weights(original))
         for name in ("num_updates", "num_env_steps", "iteration", "evaluation_score_mean"):
             assert getattr(restored, name) == getattr(original, name), name
@@ -222,7 +223,7 @@ def test_a_checkpoint_can_be_evaluated_without_the_algorithm(
 
 
 def test_going_back_to_a_checkpoint_also_takes_the_env_runners_back(tmp_path: Path) -> None:
-    algorithm = algorithm_config(0).evaluation(evaluation_interval=None).build_algo()
+    algorithm = algorithm_config(0).build_algo()
     try:
         algorithm.train()
         path = algorithm.save_to_path(tmp_path / "checkpoint")
@@ -233,9 +234,12 @@ def test_going_back_to_a_checkpoint_also_takes_the_env_runners_back(tmp_path: Pa
         algorithm.restore_from_path(path)
         assert algorithm.num_updates == updates
         assert_same(weights(algorithm), before)
-        for runner in runner_weights(algorithm):
-            assert_same(runner, before)
+        algorithm.evaluate()
+        for group in (algorithm.env_runner_group, algorithm.eval_env_runner_group):
+            for runner in runner_weights(group):
+                assert_same(runner, before)
         algorithm.train()
+        assert algorithm.replay_buffer.num_gaps == 0
         assert algorithm.num_updates == algorithm.num_updates_due > updates
     finally:
         algorithm.stop()
