@@ -178,7 +178,7 @@ def _check_tasks(config: EZMConfig, fail: Fail) -> TaskSet:
         fail('No tasks: call .tasks(["dmc:walker-stand", "dmc:walker-walk", ...]).')
     if config.env_config.get("termination") not in ("respect", "ignore"):
         fail(f'termination={config.env_config.get("termination")!r}: use "respect" or "ignore".')
-    copies = config.env_config.get("envs_per_task")
+    copies: Any = config.env_config.get("envs_per_task")
     if not _is_integer(copies) or copies < 1:
         fail(f"envs_per_task={copies!r} must be an integer >= 1.")
     return config.get_task_set()

@@ -105,7 +105,6 @@ class EZM(Algorithm):
         results: dict[str, Any] = super().evaluate(*args, **kwargs)
         scores = results.get(EVALUATION_RESULTS, results)
         self.evaluation_score_mean = float(scores["normalized_score_mean"])
-        self.metrics.log_value("evaluation_score_mean", self.evaluation_score_mean, reduce="item")
         return results
 
     @override(Algorithm)

@@ -95,7 +95,7 @@ def _frame(env: PadTask) -> np.ndarray:
     """
     fatal_error = importlib.import_module("mujoco").FatalError
     try:
-        frame = env.render()
+        frame: Any = env.render()
     except (RuntimeError, ImportError, AttributeError, gym.error.Error, fatal_error) as error:
         raise UserError(
             f"Cannot render {env.name}: {error} On a machine without a display, start with the "

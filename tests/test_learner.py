@@ -199,11 +199,13 @@ def test_priorities_are_the_distance_of_value_and_target(config: EZMConfig) -> N
 
 def test_targets_beyond_the_support_are_counted(config: EZMConfig) -> None:
     config.training(value_mixing="td")
-    config.world_model(reward_support=(-1.0, 0.5), value_support=(-1000.0, 1000.0))
-    batch = draw(config)
+    # 0, the reward of padded steps, is outside the support too, but must not count.
+    config.world_model(reward_support=(0.2, 0.5), value_support=(-1000.0, 1000.0))
+    batch = draw(config, size=32)
     used = batch["step_mask"][:, : config.unroll_steps]
-    expected = ((batch["rewards"][:, : config.unroll_steps] > 0.5) * used).sum()
-    assert 0 < expected < used.sum()
+    rewards = batch["rewards"][:, : config.unroll_steps]
+    expected = (((rewards < 0.2) | (rewards > 0.5)) * used).sum()
+    assert 0 < expected < used.sum() < used.size
     assert update(build(config), batch)["support_overflow"] == expected
 
     config.world_model(reward_support=(-1000.0, 1000.0), value_support=(-1.0, 0.5))
