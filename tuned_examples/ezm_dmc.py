@@ -40,7 +40,6 @@ config = (
         policy_loss="distribution",
     )
     .evaluation(evaluation_interval=4, evaluation_duration=3)
-    .resources(num_cpus_for_main_process=2)
     .reporting(min_sample_timesteps_per_iteration=1500)
     .debugging(seed=0)
 )

@@ -36,7 +36,6 @@ config = (
         policy_loss="distribution",
     )
     .evaluation(evaluation_interval=4, evaluation_duration=3)
-    .resources(num_cpus_for_main_process=2)
     .debugging(seed=0)
 )
 
