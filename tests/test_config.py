@@ -284,7 +284,7 @@ def test_the_released_preset() -> None:
     assert config.env_config["termination"] == "ignore"
     assert len(config.env_config["tasks"]) == 1, "the preset keeps the tasks"
     assert config.value_mixing == "age"
-    assert config.entropy_coeff < 0.0
+    assert config.entropy_coeff == -5e-3 * config.get_task_set().action_dim
     assert (config.use_gumbel_noise, config.root_prior) == (False, "uniform")
     assert (config.value_reduction, config.value_clip_min) == ("min2", 0.0)
     assert config.wide_candidates_at_eval is True
