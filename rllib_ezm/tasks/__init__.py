@@ -5,14 +5,14 @@
 
 Reading order: `spec.py` (names and `TaskSpec`), `dm_control.py` and `gymnasium_task.py` (the two
 built-in families), `wrappers.py` (action repeat), `padding.py` (`PadTask`), `multitask.py`
-(`TaskSet`, vector environments). This layer does not import Ray.
+(`TaskSet`), `slot.py` (`TaskSlot`). This layer does not import Ray.
 """
 
 from __future__ import annotations
 
 from rllib_ezm.tasks.dm_control import DMControlEnv
 from rllib_ezm.tasks.gymnasium_task import make_gymnasium_env
-from rllib_ezm.tasks.multitask import TaskSet, make_vector_env, task_set
+from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import PadTask
 from rllib_ezm.tasks.spec import TaskSpec, register_prefix, register_task, resolve_task
 from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination
@@ -25,7 +25,6 @@ __all__ = [
     "TaskSet",
     "TaskSpec",
     "make_gymnasium_env",
-    "make_vector_env",
     "register_prefix",
     "register_task",
     "resolve_task",

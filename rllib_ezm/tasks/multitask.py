@@ -1,4 +1,4 @@
-"""`TaskSet`: several tasks with common padded dims; and vector environments over them.
+"""`TaskSet`: several tasks with common padded dims.
 
 Shape legend: T tasks, D padded observation dim, A padded action dim.
 """
@@ -6,14 +6,12 @@ Shape legend: T tasks, D padded observation dim, A padded action dim.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
 from rllib_ezm.tasks.padding import PadTask, flat_dims, padded_spaces
@@ -130,49 +128,11 @@ def task_set(tasks: Sequence[str | Mapping[str, Any] | TaskSpec]) -> TaskSet:
     if repeated:
         raise ValueError(
             f"Tasks occur more than once: {', '.join(repeated)}. List each once; several copies of "
-            "a task are slots of the vector environment, a variant needs its own name "
+            "a task are `envs_per_task`, a variant needs its own name "
             "(dataclasses.replace(spec, name=...))."
         )
     dims = [_probe(spec) for spec in specs]
     return TaskSet(specs, tuple(obs for obs, _ in dims), tuple(action for _, action in dims))
-
-
-def make_vector_env(
-    tasks: TaskSet,
-    slots: Sequence[int],
-    *,
-    asynchronous: bool = False,
-    termination: str = "respect",
-    render_mode: str | None = None,
-    context: str | None = None,
-) -> SyncVectorEnv | AsyncVectorEnv:
-    """Returns a vector environment with one sub-environment per slot, in next-step autoreset mode.
-
-    Args:
-        tasks: The task set.
-        slots: Task id of each sub-environment; an id may occur several times.
-        asynchronous: One process per slot instead of a loop in this one.
-        termination: "respect" or "ignore", see `PadTask`.
-        render_mode: Passed to the tasks' factories unless None.
-        context: Multiprocessing start method of the processes ("fork", "spawn", "forkserver");
-            None: Python's default. Only with `asynchronous`.
-
-    Raises:
-        ValueError: If a slot's task does not exist, or there are no slots.
-    """
-    unknown = sorted({slot for slot in slots if not 0 <= slot < tasks.num_tasks})
-    if unknown or not slots:
-        raise ValueError(f"slots must be task ids in [0, {tasks.num_tasks}), got {list(slots)}.")
-    if context is not None and not asynchronous:
-        raise ValueError("`context` applies to processes: pass asynchronous=True with it.")
-    factories = [
-        functools.partial(tasks.make, slot, render_mode=render_mode, termination=termination)
-        for slot in slots
-    ]
-    mode = AutoresetMode.NEXT_STEP
-    if asynchronous:
-        return AsyncVectorEnv(factories, context=context, autoreset_mode=mode)
-    return SyncVectorEnv(factories, autoreset_mode=mode)
 
 
 def _probe(spec: TaskSpec) -> tuple[int, int]:

@@ -7,10 +7,9 @@ import pickle
 import cloudpickle
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from oracles.scripted_env import ScriptedEnv
 
-from rllib_ezm.tasks import TaskSpec, make_vector_env, task_set
+from rllib_ezm.tasks import TaskSpec, task_set
 
 TASKS = [
     "dmc:walker-run",
@@ -134,59 +133,3 @@ def test_unknown_task_ids_are_refused():
         tasks.make(1)
     with pytest.raises(ValueError, match="task_id -1"):
         tasks.make(-1)
-    with pytest.raises(ValueError, match=r"got \[0, 1\]"):
-        make_vector_env(tasks, [0, 1])
-    with pytest.raises(ValueError, match=r"got \[\]"):
-        make_vector_env(tasks, [])
-    with pytest.raises(ValueError, match="asynchronous=True"):
-        make_vector_env(tasks, [0], context="spawn")
-
-
-def test_sync_vector_env_has_one_slot_per_entry_and_resets_on_the_next_step():
-    tasks = task_set([scripted("a", truncate_at=2, obs_shape=(1,)), scripted("b", obs_shape=(3,))])
-    envs = make_vector_env(tasks, [1, 0, 1])
-    assert isinstance(envs, SyncVectorEnv)
-    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
-    obs, infos = envs.reset(seed=0)
-    assert obs["task_id"].tolist() == [1, 0, 1]
-    assert obs["obs"].shape == (3, 3)
-    assert infos == {}
-    actions = np.zeros((3, 1), np.float32)
-    truncated = [envs.step(actions)[3].tolist() for _ in range(2)]
-    assert truncated == [[False] * 3, [False, True, False]]
-    obs, rewards, _, truncated_now, infos = envs.step(actions)
-    assert obs["obs"].tolist() == [[3.0, 3.0, 3.0], [0.0, 0.0, 0.0], [3.0, 3.0, 3.0]]
-    assert rewards.tolist() == [3.0, 0.0, 3.0]
-    assert not truncated_now.any()
-    assert infos == {}
-    envs.close()
-
-
-def test_terminations_are_ignored_in_every_slot():
-    tasks = task_set([scripted("a", 3, terminate_at=1)])
-    envs = make_vector_env(tasks, [0, 0], termination="ignore")
-    envs.reset()
-    _, _, terminated, truncated, _ = envs.step(np.zeros((2, 1), np.float32))
-    assert not terminated.any()
-    assert not truncated.any()
-
-
-def test_async_and_sync_agree():
-    tasks = task_set(["dmc:cartpole-swingup", "dmc:reacher-easy"])
-    sync = make_vector_env(tasks, [0, 1])
-    parallel = make_vector_env(tasks, [0, 1], asynchronous=True)
-    assert isinstance(parallel, AsyncVectorEnv)
-    try:
-        start, expected_start = parallel.reset(seed=11)[0], sync.reset(seed=11)[0]
-        np.testing.assert_array_equal(start["obs"], expected_start["obs"])
-        rng = np.random.default_rng(0)
-        for _ in range(5):
-            actions = rng.uniform(-1, 1, (2, 2)).astype(np.float32)
-            obs, rewards, *_ = parallel.step(actions)
-            expected_obs, expected_rewards, *_ = sync.step(actions)
-            np.testing.assert_array_equal(obs["obs"], expected_obs["obs"])
-            np.testing.assert_array_equal(rewards, expected_rewards)
-        assert obs["task_id"].tolist() == [0, 1]
-    finally:
-        parallel.close()
-        sync.close()
