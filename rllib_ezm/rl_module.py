@@ -12,10 +12,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.losses.variance_window import VarianceWindow
+from rllib_ezm.models.precision import autocast
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
 from rllib_ezm.search.gumbel import SearchSettings
-from rllib_ezm.search.planner import Plan, Planner, autocast
+from rllib_ezm.search.planner import Plan, Planner
 
 SEARCH_VALUE = "search_value"
 SEARCH_ACTION = "search_action"
@@ -50,6 +51,7 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.unroll_steps: int = config["unroll_steps"]
         self.train_precision: str = config["train_precision"]
         self.random_steps: int = config["random_steps"]
+        self._planner = self.planner(self.model)
         self.settings = make_settings(config["search"])
         self.evaluation_settings = make_settings(config["evaluation_search"])
 
@@ -94,9 +96,8 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _plan(self, batch: dict[str, Any], settings: SearchSettings | None) -> Plan:
         observations = batch[Columns.OBS]
         task_ids = observations["task_id"].long()
-        planner = self.planner(self.model)
-        inference = planner.root(observations["obs"].float(), task_ids)
-        return planner.plan(inference.root, task_ids, settings)
+        inference = self._planner.root(observations["obs"].float(), task_ids)
+        return self._planner.plan(inference.root, task_ids, settings)
 
     @staticmethod
     def _to_columns(action: torch.Tensor, plan: Plan) -> dict[str, Any]:

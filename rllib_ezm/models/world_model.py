@@ -99,10 +99,14 @@ class TaskEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(nn.functional.normalize(torch.randn(num_tasks, dim), dim=-1))
 
+    def normalized(self) -> torch.Tensor:
+        """The embeddings of all tasks [T, E], each of norm <= 1."""
+        norm = self.weight.norm(dim=-1, keepdim=True)
+        return self.weight / norm.clamp(min=1.0)
+
     def forward(self, task_ids: torch.Tensor) -> torch.Tensor:
         """Look up tasks [M]."""
-        norm = self.weight.norm(dim=-1, keepdim=True)
-        return (self.weight / norm.clamp(min=1.0))[task_ids]
+        return self.normalized()[task_ids]
 
 
 class RewardModel(nn.Module):

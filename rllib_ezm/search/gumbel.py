@@ -14,7 +14,6 @@ import torch
 from rllib_ezm.models.policy_distribution import sample_squashed, squashed_log_prob
 from rllib_ezm.search.halving import keep_best, num_expandable_nodes, sequential_halving_schedule
 from rllib_ezm.search.tree import (
-    NUM_CHILDREN,
     Scoring,
     Tree,
     allocate_tree,
@@ -96,13 +95,12 @@ class RootOutput(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """The model after an action: latent [M, H], reward and value [M], mean and log_std [M, A]."""
+    """The model after an action: latent [M, H], what `policy` needs [M, F], reward, value [M]."""
 
     latent: torch.Tensor
+    features: torch.Tensor
     reward: torch.Tensor
     value: torch.Tensor
-    mean: torch.Tensor
-    log_std: torch.Tensor
 
 
 class SearchModel(Protocol):
@@ -114,13 +112,18 @@ class SearchModel(Protocol):
         """Apply actions [M, A] to latents [M, H] of tasks [M]; values are scalars, as used."""
         ...
 
+    def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Policy mean and bounded log_std [M, A] at features [M, F] of the nodes to be opened."""
+        ...
+
 
 class SearchNoise(NamedTuple):
     """All randomness of a search.
 
     Attributes:
         root: Standard normal draws of the root candidates [B, N, A].
-        children: Standard normal draws of the children of node i in row i - 1 [B, P - 1, 2, A].
+        children: Standard normal draw of each later node's action, in the order of the visits
+            after the first round [B, S - S_1, A], S_1 the visits of the first round.
         gumbel: Standard Gumbel draws [B, N], or zeros.
     """
 
@@ -161,13 +164,12 @@ def draw_noise(
 ) -> SearchNoise:
     """Draw the randomness of one search over `batch` roots; shapes as in `SearchNoise`."""
     num_candidates = settings.num_candidates
-    num_inner = num_expandable_nodes(settings.num_simulations, num_candidates) - 1
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, device=device, dtype=dtype)
 
     root = normal(batch, num_candidates, action_dim)
-    children = normal(batch, num_inner, NUM_CHILDREN, action_dim)
+    children = normal(batch, _num_inner_actions(settings), action_dim)
     gumbel = torch.zeros(batch, num_candidates, device=device, dtype=dtype)
     if settings.use_gumbel_noise:
         gumbel = -gumbel.exponential_(generator=generator).log()
@@ -230,7 +232,6 @@ def gumbel_search(
         settings.num_candidates,
         num_nodes + settings.num_simulations,
         num_expandable_nodes(settings.num_simulations, settings.num_candidates),
-        action_dim,
     )
     rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)
     rows = _tree_rows(survivors)
@@ -251,7 +252,15 @@ def gumbel_search(
             start = tree.root_children.gather(1, arms)
             path, parent, slot = descend(tree, start, index, scoring)
             latent = tree.latents[rows, parent]
-            action = _child_action(tree, parent, slot, action_mask, settings, noise.children)
+            first = new_nodes.start - 1 - rounds[0].num_visits
+            action = _child_action(
+                model,
+                tree.features[rows, parent],
+                slot,
+                noise.children[:, first : first + num_visits],
+                action_mask,
+                settings,
+            )
             tree.children[rows, parent, slot] = leaf
         step = model.step(
             latent.flatten(0, 1),
@@ -261,12 +270,11 @@ def gumbel_search(
         tree.reward[:, new_nodes] = step.reward.reshape(arms.shape)
         tree.raw_value[:, new_nodes] = step.value.reshape(arms.shape)
         if index < len(rounds) - 1:
-            for stored, output in (
-                (tree.latents, step.latent),
-                (tree.means, step.mean),
-                (tree.log_stds, step.log_std),
-            ):
-                stored[:, new_nodes] = output.reshape(*arms.shape, -1)
+            if index == 0:
+                shape = (*tree.latents.shape[:2], step.features.shape[-1])
+                tree.features = step.features.new_empty(shape)
+            tree.latents[:, new_nodes] = step.latent.reshape(*arms.shape, -1)
+            tree.features[:, new_nodes] = step.features.reshape(*arms.shape, -1)
         backup(tree, path, leaf, tree.raw_value[:, new_nodes], settings.discount)
         num_nodes = new_nodes.stop
 
@@ -298,7 +306,7 @@ def _root_candidates(
         root.log_std.unsqueeze(1),
         action_mask.unsqueeze(1),
     )
-    scale = _std_scale(noise, settings.policy_candidates, settings)
+    scale = _root_std_scale(noise, settings)
     candidates = sample_squashed(mean, log_std, noise, scale, mask)
     if settings.root_prior == "policy":
         return candidates, squashed_log_prob(candidates, mean, log_std, mask)
@@ -306,30 +314,33 @@ def _root_candidates(
 
 
 def _child_action(
-    tree: Tree,
-    parent: torch.Tensor,
+    model: SearchModel,
+    features: torch.Tensor,
     slot: torch.Tensor,
+    noise: torch.Tensor,
     action_mask: torch.Tensor,
     settings: SearchSettings,
-    noise: torch.Tensor,
 ) -> torch.Tensor:
-    """Sample the action of one child of each parent, both [B, v]; noise of all [B, P - 1, 2, A]."""
-    rows = _tree_rows(parent)
-    return sample_squashed(
-        tree.means[rows, parent],
-        tree.log_stds[rows, parent],
-        noise[rows, parent - 1, slot],
-        _std_scale(noise, 1, settings)[slot],
-        action_mask.unsqueeze(1),
-    )
+    """Sample the action of one child [B, v] of parents with features [B, v, F]; noise [B, v, A]."""
+    mean, log_std = (x.view(noise.shape) for x in model.policy(features.flatten(0, 1)))
+    scale = torch.ones_like(slot, dtype=noise.dtype)
+    if settings.wide_candidates:
+        scale = 1.0 + (settings.wide_std_factor - 1.0) * slot.to(noise.dtype)
+    return sample_squashed(mean, log_std, noise, scale.unsqueeze(-1), action_mask.unsqueeze(1))
 
 
-def _std_scale(noise: torch.Tensor, num_policy: int, settings: SearchSettings) -> torch.Tensor:
-    """Inflation of the deviation of each of the actions drawn with `noise` [..., C, A]; [C, 1]."""
+def _root_std_scale(noise: torch.Tensor, settings: SearchSettings) -> torch.Tensor:
+    """Inflation of the deviation of each root candidate [N, 1]."""
     factor = settings.wide_std_factor if settings.wide_candidates else 1.0
-    scale = noise.new_full((noise.shape[-2], 1), factor)
-    scale[:num_policy] = 1.0
+    scale = noise.new_full((settings.num_candidates, 1), factor)
+    scale[: settings.policy_candidates] = 1.0
     return scale
+
+
+def _num_inner_actions(settings: SearchSettings) -> int:
+    """Actions sampled below the root: one per visit after the first round."""
+    rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)
+    return settings.num_simulations - rounds[0].num_visits
 
 
 def _check_shapes(
@@ -342,7 +353,6 @@ def _check_shapes(
     """Raise a ValueError that names the first argument of a wrong shape."""
     batch, action_dim = root.mean.shape
     num_candidates = settings.num_candidates
-    num_inner = num_expandable_nodes(settings.num_simulations, num_candidates) - 1
     expected = {
         "root.latent": (root.latent, (batch, root.latent.shape[-1])),
         "root.value": (root.value, (batch,)),
@@ -350,7 +360,7 @@ def _check_shapes(
         "task_ids": (task_ids, (batch,)),
         "action_mask": (action_mask, (batch, action_dim)),
         "noise.root": (noise.root, (batch, num_candidates, action_dim)),
-        "noise.children": (noise.children, (batch, num_inner, NUM_CHILDREN, action_dim)),
+        "noise.children": (noise.children, (batch, _num_inner_actions(settings), action_dim)),
         "noise.gumbel": (noise.gumbel, (batch, num_candidates)),
     }
     for name, (tensor, shape) in expected.items():

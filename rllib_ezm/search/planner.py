@@ -6,24 +6,24 @@ itself stays pure. Shapes: `B` roots, `M` rows, `V` value heads, `N` candidates,
 
 from __future__ import annotations
 
-import functools
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 
+from rllib_ezm.models.inference import FoldedModel
 from rllib_ezm.models.policy_distribution import mode_squashed
+from rllib_ezm.models.precision import resolve_dtype
 from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.search.gumbel import (
     RootOutput,
     SearchNoise,
     SearchSettings,
     StepOutput,
+    draw_noise,
     gumbel_search,
 )
 
 VALUE_REDUCTIONS = ("mean", "min2")
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 
 
 class Plan(NamedTuple):
@@ -46,59 +46,83 @@ class RootInference(NamedTuple):
     value_variance: torch.Tensor
 
 
-@functools.cache
-def has_native_bfloat16(device_type: str) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32 on this machine."""
-    if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device_type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in checks)
-
-
-def autocast(device_type: str, precision: str) -> AbstractContextManager[object]:
-    """Autocast context for a precision name; no context for float32.
-
-    "auto" is bfloat16 where the device multiplies it natively, else float32.
-    """
-    if precision == "auto":
-        precision = "bfloat16" if has_native_bfloat16(device_type) else "float32"
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device_type, dtype=getattr(torch, precision))
-
-
-def reduce_values(
-    values: torch.Tensor, reduction: str, *, clip_min: float | None = None
-) -> torch.Tensor:
-    """Reduce decoded head values [V, M] -> [M].
-
-    Args:
-        values: Decoded values of the V heads.
-        reduction: "mean" over heads, or "min2": minimum of two heads drawn at random once a call.
-        clip_min: Lower bound applied to each head first; None for no bound.
+def draw_heads(
+    num_heads: int, reduction: str, generator: torch.Generator | None = None
+) -> tuple[int, ...]:
+    """Value heads to evaluate: all for "mean", two at random for "min2".
 
     Raises:
         ValueError: If `reduction` is unknown.
     """
     if reduction not in VALUE_REDUCTIONS:
         raise ValueError(f"value_reduction {reduction!r} is unknown; use one of {VALUE_REDUCTIONS}")
+    if reduction == "mean" or num_heads <= 2:
+        return tuple(range(num_heads))
+    return tuple(torch.randperm(num_heads, generator=generator)[:2].tolist())
+
+
+def reduce_values(
+    values: torch.Tensor, reduction: str, *, clip_min: float | None = None
+) -> torch.Tensor:
+    """Reduce the decoded values of the drawn heads [V, M] -> [M].
+
+    Args:
+        values: Decoded values of the heads of `draw_heads`.
+        reduction: "mean" or "min2" (their minimum).
+        clip_min: Lower bound applied to each head first; None for no bound.
+    """
     if clip_min is not None:
         values = values.clamp(min=clip_min)
-    if reduction == "mean" or values.shape[0] == 1:
-        return values.mean(dim=0)
-    pair = torch.randperm(values.shape[0])[:2]
-    return torch.minimum(values[pair[0]], values[pair[1]])
+    return values.mean(dim=0) if reduction == "mean" else values.amin(dim=0)
+
+
+class ModelInSearch:
+    """One-step inference of a view (`SearchModel`), rewards and values decoded, values reduced.
+
+    Args:
+        view: The folded model.
+        value_reduction: See `draw_heads`; "min2" draws anew at each step.
+        value_clip_min: Lower bound of the values of each head, or None.
+    """
+
+    def __init__(
+        self, view: FoldedModel, value_reduction: str, value_clip_min: float | None
+    ) -> None:
+        self._view = view
+        self._reduction, self._clip_min = value_reduction, value_clip_min
+        self.policy = view.policy
+
+    def step(
+        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
+    ) -> StepOutput:
+        """One imagined step from latents [M, H] with actions [M, A]."""
+        view, model = self._view, self._view.model
+        reward = model.reward_support.decode(view.reward(latent, action, task_ids))
+        next_latent = view.dynamics(latent, action, task_ids)
+        features = view.features(next_latent, task_ids)
+        heads = draw_heads(view.num_value_heads, self._reduction)
+        values = model.value_support.decode(view.value(features, heads))
+        value = reduce_values(values, self._reduction, clip_min=self._clip_min)
+        return StepOutput(next_latent, features, reward, value)
 
 
 class Planner:
-    """Plans with a world model; every call runs without gradients.
+    """Plans with a world model's folded view (see `FoldedModel`), without gradients.
+
+    The view follows the model's weights by itself. BatchNorm uses its running statistics.
 
     Args:
-        model: The world model. It must be in eval mode when planning.
+        model: The world model.
         action_mask: [T, A], 1 for the real action dimensions of each task.
-        value_reduction: See `reduce_values`.
+        value_reduction: "mean" over the value heads, or "min2": the minimum of two of them, drawn
+            at random once a call of the model.
         value_clip_min: Lower bound of predicted values, or None.
-        precision: "float32", or "bfloat16" / "float16" for autocast, or "auto", see `autocast`.
+        precision: "float32", "bfloat16", "float16", or "auto", see `resolve_dtype`.
+        chunk_size: Roots searched at once on a CPU, so that activations stay in its caches; a GPU
+            searches all at once.
+
+    Raises:
+        ValueError: If a name is unknown.
     """
 
     def __init__(
@@ -109,46 +133,44 @@ class Planner:
         value_reduction: str = "min2",
         value_clip_min: float | None = None,
         precision: str = "float32",
+        chunk_size: int = 128,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision {precision!r} is unknown; use one of {PRECISIONS}")
+        draw_heads(1, value_reduction)
+        resolve_dtype("cpu", precision)
         self.model = model
         self.action_mask = action_mask
         self.value_reduction = value_reduction
         self.value_clip_min = value_clip_min
         self.precision = precision
+        self.chunk_size = chunk_size
+        self._view: FoldedModel | None = None
 
-    def _reduce(self, value_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        values = self.model.value_support.decode(value_logits)
-        reduced = reduce_values(values, self.value_reduction, clip_min=self.value_clip_min)
-        return reduced, values
+    def _fresh_view(self) -> FoldedModel:
+        """The view with the model's weights of this moment, in the precision of its device."""
+        device = self.model.task_embedding.weight.device
+        if self._view is None or self._view.device != device:
+            self.action_mask = self.action_mask.to(device)
+            self._view = FoldedModel(self.model, resolve_dtype(device.type, self.precision))
+        self._view.refresh()
+        return self._view
+
+    def model_in_search(self) -> ModelInSearch:
+        """The model, with its weights of this moment, as `gumbel_search` calls it."""
+        return ModelInSearch(self._fresh_view(), self.value_reduction, self.value_clip_min)
 
     @torch.no_grad()
     def root(self, observations: torch.Tensor, task_ids: torch.Tensor) -> RootInference:
         """Encode raw padded observations [B, D] of tasks [B]."""
-        with autocast(observations.device.type, self.precision):
-            embedding = self.model.embed(task_ids)
-            latent = self.model.represent(observations, task_ids, embedding)
-            prediction = self.model.predict(latent, embedding)
-        value, per_head = self._reduce(prediction.value_logits)
-        variance = per_head.var(dim=0) if per_head.shape[0] > 1 else torch.zeros_like(value)
-        return RootInference(
-            RootOutput(latent.float(), value, prediction.mean, prediction.log_std), variance
+        view = self._fresh_view()
+        latent = view.represent(observations, task_ids)
+        features = view.features(latent, task_ids)
+        values = self.model.value_support.decode(
+            view.value(features, tuple(range(view.num_value_heads)))
         )
-
-    @torch.no_grad()
-    def step(
-        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
-    ) -> StepOutput:
-        """One imagined step from latents [M, H] with actions [M, A] (`SearchModel`)."""
-        with autocast(latent.device.type, self.precision):
-            embedding = self.model.embed(task_ids)
-            reward_logits = self.model.reward(latent, action, embedding)
-            next_latent = self.model.dynamics(latent, action, embedding)
-            prediction = self.model.predict(next_latent, embedding)
-        value, _ = self._reduce(prediction.value_logits)
-        reward = self.model.reward_support.decode(reward_logits)
-        return StepOutput(next_latent.float(), reward, value, prediction.mean, prediction.log_std)
+        heads = list(draw_heads(view.num_value_heads, self.value_reduction))
+        value = reduce_values(values[heads], self.value_reduction, clip_min=self.value_clip_min)
+        variance = values.var(dim=0) if values.shape[0] > 1 else torch.zeros_like(value)
+        return RootInference(RootOutput(latent, value, *view.policy(features)), variance)
 
     @torch.no_grad()
     def plan(
@@ -160,12 +182,35 @@ class Planner:
         noise: SearchNoise | None = None,
         generator: torch.Generator | None = None,
     ) -> Plan:
-        """Search from encoded roots, or act with the policy mean if `settings` is None."""
-        mask = self.action_mask.to(task_ids.device)[task_ids]
+        """Search from encoded roots, or act with the policy mean if `settings` is None.
+
+        Args:
+            root: `RootInference.root` of B roots.
+            task_ids: [B].
+            settings: Sizes and constants of the search.
+            noise: Its randomness; drawn with `generator` if None.
+            generator: Random generator on the roots' device.
+        """
+        model = self.model_in_search()
+        mask = self.action_mask[task_ids]
         if settings is None:
             return Plan(mode_squashed(root.mean, mask), root.value, None, None)
-        result = gumbel_search(
-            self, root, task_ids, mask, settings, noise=noise, generator=generator
-        )
-        weights = torch.softmax(result.scores, dim=-1)
-        return Plan(result.action, result.value, result.candidates, weights)
+        if noise is None:
+            batch, action_dim = mask.shape
+            noise = draw_noise(batch, action_dim, settings, mask.device, generator=generator)
+        elif generator is not None:
+            raise ValueError("give noise or generator, not both: given noise needs no generator")
+        size = self.chunk_size if task_ids.device.type == "cpu" else len(task_ids)
+        found = []
+        for start in range(0, len(task_ids), size):
+            rows = slice(start, start + size)
+            part = RootOutput(*(x[rows] for x in root))
+            part_noise = SearchNoise(*(x[rows] for x in noise))
+            result = gumbel_search(
+                model, part, task_ids[rows], mask[rows], settings, noise=part_noise
+            )
+            weights = torch.softmax(result.scores, dim=-1)
+            found.append(Plan(result.action, result.value, result.candidates, weights))
+        if len(found) == 1:
+            return found[0]
+        return Plan(*(torch.cat(parts) for parts in zip(*found, strict=True)))

@@ -30,8 +30,8 @@ class Tree:
         root_children: Node of each root candidate, 0 while it is not visited [B, N].
         children: Node of each child, 0 while it is not expanded; row 0 stays 0 [B, P, 2].
         latents: Latent of every node that can get children [B, P, H].
-        means: Policy mean there, from which the children's actions are drawn [B, P, A].
-        log_stds: Policy log standard deviation there [B, P, A].
+        features: What the model's policy reads there, when a child is opened [B, P, F]; row 0, the
+            root's, is not used.
         low: Smallest edge return seen in the tree, +inf before the first [B].
         high: Largest edge return seen in the tree, -inf before the first [B].
     """
@@ -43,8 +43,7 @@ class Tree:
     root_children: torch.Tensor
     children: torch.Tensor
     latents: torch.Tensor
-    means: torch.Tensor
-    log_stds: torch.Tensor
+    features: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
 
@@ -65,7 +64,6 @@ def allocate_tree(
     num_candidates: int,
     num_nodes: int,
     num_expandable: int,
-    action_dim: int,
 ) -> Tree:
     """Make B trees that hold only their root, visited once.
 
@@ -75,7 +73,6 @@ def allocate_tree(
         num_candidates: N.
         num_nodes: M = S + 1, root included.
         num_expandable: P, the number of nodes (the first P) that may get children.
-        action_dim: A.
     """
     batch = value.shape[0]
     statistics = value.new_zeros((4, batch, num_nodes))
@@ -97,8 +94,7 @@ def allocate_tree(
         root_children=no_nodes(batch, num_candidates),
         children=no_nodes(batch, num_expandable, NUM_CHILDREN),
         latents=latents,
-        means=value.new_zeros((batch, num_expandable, action_dim)),
-        log_stds=value.new_zeros((batch, num_expandable, action_dim)),
+        features=latent.new_empty((batch, num_expandable, 0)),
         low=torch.full_like(value, float("inf")),
         high=torch.full_like(value, -float("inf")),
     )

@@ -19,6 +19,7 @@ class OracleNode:
     latent: torch.Tensor
     raw_value: float
     reward: float = 0.0
+    features: torch.Tensor | None = None
     visits: int = 0
     value_sum: float = 0.0
     parent: OracleNode | None = None
@@ -144,21 +145,21 @@ class _Oracle:
         return node, slot
 
     def evaluate(self, parent: OracleNode, slot: int, noise: torch.Tensor | None) -> OracleNode:
+        if parent.features is not None:
+            mean, log_std = self.model.policy(parent.features[None])
+            scale = self.wide() if slot else 1.0
+            parent.actions[slot] = _sample(mean[0], log_std[0], noise, scale, self.mask)
         action = torch.tensor([parent.actions[slot]], dtype=parent.latent.dtype)
         step: StepOutput = self.model.step(parent.latent[None], action, self.task_id[None])
-        leaf = OracleNode(
+        return OracleNode(
             latent=step.latent[0],
             raw_value=step.value.item(),
             reward=step.reward.item(),
+            features=step.features[0],
             parent=parent,
+            actions=[[], []],
             children=[None, None],
         )
-        if noise is not None:
-            leaf.actions = [
-                _sample(step.mean[0], step.log_std[0], noise[child], scale, self.mask)
-                for child, scale in enumerate((1.0, self.wide()))
-            ]
-        return leaf
 
     def backup(self, leaf: OracleNode) -> None:
         node: OracleNode | None = leaf
@@ -176,7 +177,8 @@ class _Oracle:
         for offset, candidate in enumerate(candidates):
             parent, slot = self.find_leaf(candidate)
             index = len(self.nodes) if self.immediate else len(self.nodes) + offset
-            row = noise[index - 1] if index - 1 < len(noise) else None
+            first = index - 1 - (self.settings.num_simulations - len(noise))
+            row = noise[first] if first >= 0 else None
             leaf = self.evaluate(parent, slot, row)
             if self.immediate:
                 self.link(parent, slot, leaf)

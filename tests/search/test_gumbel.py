@@ -49,7 +49,7 @@ class RandomModel:
         self.tasks = weight(NUM_TASKS, LATENT_DIM)
         self.reward = weight(LATENT_DIM + ACTION_DIM)
         self.value = weight(LATENT_DIM) * value_scale
-        self.policy = weight(LATENT_DIM, 2 * ACTION_DIM) * 0.2
+        self.policy_weight = weight(LATENT_DIM, 2 * ACTION_DIM) * 0.2
         self.roots = weight(512, LATENT_DIM)
         self.calls: list[torch.Tensor] = []
 
@@ -59,9 +59,9 @@ class RandomModel:
                 setattr(self, name, member.to(device))
         return self
 
-    def predict(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        mean, raw = (latent @ self.policy).chunk(2, dim=-1)
-        return latent @ self.value, mean, torch.tanh(raw) * 0.5 - 1.2
+    def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, raw = (features @ self.policy_weight).chunk(2, dim=-1)
+        return mean, torch.tanh(raw) * 0.5 - 1.2
 
     def actions(self, batch: int) -> torch.Tensor:
         """Actions into nodes 1, 2, ... of a batched search [B, S, A]."""
@@ -69,7 +69,7 @@ class RandomModel:
 
     def root(self, batch: int) -> RootOutput:
         latent = torch.tanh(self.roots[:batch])
-        return RootOutput(latent, *self.predict(latent))
+        return RootOutput(latent, latent @ self.value, *self.policy(latent))
 
     def step(
         self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
@@ -77,7 +77,7 @@ class RandomModel:
         self.calls.append(action)
         inputs = torch.cat([latent, action], dim=-1)
         new_latent = torch.tanh(inputs @ self.dynamics + self.tasks[task_ids])
-        return StepOutput(new_latent, inputs @ self.reward, *self.predict(new_latent))
+        return StepOutput(new_latent, new_latent, inputs @ self.reward, new_latent @ self.value)
 
 
 class BanditModel:
@@ -98,8 +98,10 @@ class BanditModel:
         rows, at_root = latent[:, 0].long(), latent[:, 1]
         reward = -(action - self.target[rows]).square().sum(-1) * at_root
         after = torch.stack([latent[:, 0], torch.zeros_like(at_root)], dim=-1)
-        mean = self.mean[rows]
-        return StepOutput(after, reward, torch.zeros_like(reward), mean, torch.full_like(mean, -1))
+        return StepOutput(after, self.mean[rows], reward, torch.zeros_like(reward))
+
+    def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return features, torch.full_like(features, -1.0)
 
 
 def masks(batch: int, seed: int) -> torch.Tensor:
@@ -266,9 +268,9 @@ def test_candidate_deviations(wide_candidates: bool, scales: list[float]) -> Non
     assert len(opened) == 2 * (32 - 16)
     assert {slot for _, _, slot in opened} == {0, 1}
     for row, node, slot in opened:
-        _, mean, log_std = model.predict(found.tree.latents[row, node])
-        pre_tanh = mean + scales[slot] * log_std.exp() * noise.children[row, node - 1, slot]
+        mean, log_std = model.policy(found.tree.latents[row, node])
         child = found.tree.children[row, node, slot]
+        pre_tanh = mean + scales[slot] * log_std.exp() * noise.children[row, child - 1 - 16]
         expected = torch.tanh(pre_tanh).clamp(-0.999, 0.999)
         torch.testing.assert_close(actions[row, child - 1], expected)
 
@@ -415,7 +417,7 @@ def test_wrong_shapes_are_named() -> None:
     root, task_ids, mask, noise = inputs(model, 3, 9, SearchSettings())
     with pytest.raises(ValueError, match=r"action_mask has shape \(2, 4\), pass \(3, 4\)"):
         gumbel_search(model, root, task_ids, mask[:2], SearchSettings(), noise)
-    with pytest.raises(ValueError, match=r"noise.children has shape \(3, 28, 2, 4\), pass"):
+    with pytest.raises(ValueError, match=r"children has shape \(3, 16, 4\), pass \(3, 34, 4\)"):
         gumbel_search(model, root, task_ids, mask, sized(50, 16), noise)
     with pytest.raises(ValueError, match="not both"):
         gumbel_search(model, root, task_ids, mask, SearchSettings(), noise, torch.Generator())

@@ -26,7 +26,7 @@ SCORING = Scoring(discount=0.5, c_visit=50.0, c_scale=0.1, minmax_delta=0.01)
 
 def small_tree() -> Tree:
     """Root (v = 1) -> node 1 (r = 2, v = 4) -> its child 1, node 2 (r = 6, v = 8)."""
-    tree = allocate_tree(torch.zeros(1, 3), torch.tensor([1.0]), 2, 4, 3, 1)
+    tree = allocate_tree(torch.zeros(1, 3), torch.tensor([1.0]), 2, 4, 3)
     tree.root_children[0, 1] = 1
     tree.reward[0, 1:3] = torch.tensor([2.0, 6.0])
     tree.raw_value[0, 1:3] = torch.tensor([4.0, 8.0])

@@ -1,0 +1,243 @@
+"""The world model as inference runs it: folded weights, one precision, only what is asked for.
+
+A `FoldedModel` computes what `WorldModel` computes in eval mode, in fewer and cheaper operations:
+
+* BatchNorm is folded into the layer before it, LayerNorm's affine part into the layer after it;
+* what the task embedding adds to the first layer of an encoder is a bias per task;
+* embeddings are normalised once, and all weights are cast once, not once per call;
+* value heads and the policy head are calls of their own: a search needs 2 of 5 value heads, and the
+  policy only where it opens a node.
+
+Shapes as in `world_model.py`: `M` rows, `V` value heads; `F = H + E`, the width of the value-policy
+trunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rllib_ezm.models.blocks import BatchNormHead, TanhEncoder, TransitionTrunk
+from rllib_ezm.models.policy_distribution import bound_log_std
+from rllib_ezm.models.world_model import WorldModel
+
+
+class Affine(NamedTuple):
+    """`x W^T + b`: weight [out, in], bias [out], or [T, out] where it depends on the task."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def to(self, dtype: torch.dtype) -> Affine:
+        """The same in another precision."""
+        return Affine(self.weight.to(dtype), self.bias.to(dtype))
+
+
+class FoldedModel:
+    """Inference view of a world model; `refresh` follows the model's weights.
+
+    Args:
+        model: The world model. Its BatchNorm statistics are the running ones, whatever its mode.
+        dtype: Precision of weights and activations; supports are decoded by the caller.
+    """
+
+    def __init__(self, model: WorldModel, dtype: torch.dtype = torch.float32) -> None:
+        self.model, self.dtype = model, dtype
+        self.device = model.task_embedding.weight.device
+        self._tensors = [*model.parameters(), *model.buffers()]
+        self._version = -1
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Fold the model's weights anew if any changed since the last time.
+
+        Every in-place change counts (optimiser, EMA, `load_state_dict`). A move of the model to
+        another device replaces its tensors: make a new view then.
+        """
+        version = sum(t._version for t in self._tensors)
+        if version == self._version:
+            return
+        self._version = version
+        model, spec = self.model, self.model.spec
+        table = model.task_embedding.normalized()
+        sites = {site: spec.embedding_width(site) > 0 for site in ("rep", "dyn", "rew", "vp")}
+        encoder, blocks = _parts(model.representation)
+        self._encoder = self._task_affine(encoder, table if sites["rep"] else None)
+        self._encoder_norm = self._norm(encoder.norm)
+        self._blocks = self._residual(blocks)
+        self._dynamics = _Trunk(*self._trunk(model.dynamics_model))
+        reward = model.reward_model
+        self._action_encoder = self._task_affine(
+            reward.action_encoder, table if sites["rew"] else None
+        )
+        self._action_norm = self._norm(reward.action_encoder.norm)
+        self._reward_trunk = _Trunk(*self._trunk(reward.trunk))
+        self._reward_head = self._head(reward.head)
+        heads = model.value_policy_model
+        trunk, norm = _parts(heads.trunk)
+        self._features = self._residual(trunk)
+        self._policy_head = self._head(heads.policy_head, norm)
+        self._value_heads = self._ensemble(norm)
+        self._embedding = table.to(self.dtype)
+        self._sites = sites
+
+    @property
+    def num_value_heads(self) -> int:
+        """V."""
+        return len(self._value_heads)
+
+    def represent(self, observations: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
+        """Latents [M, H] of raw observations [M, D] of tasks [M]."""
+        x = self.model.normalizer(observations, task_ids).to(self.dtype)
+        x = torch.addmm(self._encoder.bias[task_ids], x, self._encoder.weight.T)
+        return _residual(torch.tanh(_layer_norm(x, *self._encoder_norm)), self._blocks)
+
+    def reward(
+        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Reward logits [M, Q] of actions [M, A] in latents [M, H]."""
+        encoder = self._action_encoder
+        encoded = torch.addmm(encoder.bias[task_ids], action.to(self.dtype), encoder.weight.T)
+        parts = [latent, torch.tanh(_layer_norm(encoded, *self._action_norm))]
+        if self._sites["rew"]:
+            parts.append(self._embedding[task_ids])
+        return _mlp(self._reward_trunk(latent, torch.cat(parts, dim=-1)), self._reward_head)
+
+    def dynamics(
+        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Next latents [M, H] of actions [M, A] in latents [M, H]."""
+        parts = [latent, action.to(self.dtype)]
+        if self._sites["dyn"]:
+            parts.insert(1, self._embedding[task_ids])
+        return self._dynamics(latent, torch.cat(parts, dim=-1))
+
+    def features(self, latent: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
+        """Input [M, F] of the value and policy heads at latents [M, H]."""
+        if self._sites["vp"]:
+            latent = torch.cat([latent, self._embedding[task_ids]], dim=-1)
+        return _layer_norm(_residual(latent, self._features))
+
+    def value(self, features: torch.Tensor, heads: tuple[int, ...]) -> torch.Tensor:
+        """Logits [len(heads), M, Q] of some value heads at features [M, F]."""
+        return torch.stack([_mlp(features, self._value_heads[head]) for head in heads])
+
+    def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Policy mean and bounded log-std, fp32 [M, A] each, at features [M, F]."""
+        mean, raw_log_std = _mlp(features, self._policy_head).float().chunk(2, dim=-1)
+        spec = self.model.spec
+        return mean, bound_log_std(raw_log_std, spec.log_std_min, spec.log_std_max)
+
+    def _norm(self, norm: nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:
+        return norm.weight.to(self.dtype), norm.bias.to(self.dtype)
+
+    def _task_affine(self, encoder: TanhEncoder, table: torch.Tensor | None) -> Affine:
+        """First layer of an encoder whose last inputs are the task embedding."""
+        weight, bias = encoder.linear.weight, encoder.linear.bias
+        if table is None:
+            num_tasks = self.model.spec.num_tasks
+            return Affine(weight, bias.expand(num_tasks, -1)).to(self.dtype)
+        width = weight.shape[1] - table.shape[1]
+        return Affine(weight[:, :width], bias + table @ weight[:, width:].T).to(self.dtype)
+
+    def _residual(self, blocks: nn.Sequential) -> list[tuple[Affine, Affine]]:
+        folded = []
+        for block in _parts(blocks):
+            expand = after_layer_norm(affine(block.expand), block.norm)
+            folded.append((expand.to(self.dtype), affine(block.project).to(self.dtype)))
+        return folded
+
+    def _trunk(self, trunk: TransitionTrunk) -> tuple[Affine, Affine, list[tuple[Affine, Affine]]]:
+        mix = after_layer_norm(affine(trunk.mix), trunk.norm).to(self.dtype)
+        return mix, affine(trunk.project).to(self.dtype), self._residual(trunk.blocks)
+
+    def _head(self, head: BatchNormHead, norm: nn.LayerNorm | None = None) -> list[Affine]:
+        first, first_norm, _, second, second_norm, _ = _parts(head.layers)
+        layers = [
+            before_batch_norm(affine(first), first_norm),
+            before_batch_norm(affine(second), second_norm),
+            affine(head.output),
+        ]
+        if norm is not None:
+            layers[0] = after_layer_norm(layers[0], norm)
+        return [layer.to(self.dtype) for layer in layers]
+
+    def _ensemble(self, norm: nn.LayerNorm) -> list[list[Affine]]:
+        """The layers of each value head; the first one reads the normalised features."""
+        heads = self.model.value_policy_model.value_heads
+        scale, shift = batch_norm_scale(heads.second_norm)
+        first = after_layer_norm(before_batch_norm(affine(heads.first), heads.first_norm), norm)
+        layers = []
+        for head in range(heads.num_heads):
+            rows = slice(head * heads.hidden_dim, (head + 1) * heads.hidden_dim)
+            second = Affine(
+                heads.second.weight[head].T * scale[rows, None],
+                heads.second.bias[head, 0] * scale[rows] + shift[rows],
+            )
+            output = Affine(heads.output.weight[head].T, heads.output.bias[head, 0])
+            parts = (Affine(first.weight[rows], first.bias[rows]), second, output)
+            layers.append([Affine(*map(torch.Tensor.contiguous, part)) for part in parts])
+        return [[layer.to(self.dtype) for layer in head] for head in layers]
+
+
+class _Trunk(NamedTuple):
+    """Folded `TransitionTrunk`."""
+
+    mix: Affine
+    project: Affine
+    blocks: list[tuple[Affine, Affine]]
+
+    def __call__(self, latent: torch.Tensor, joint: torch.Tensor) -> torch.Tensor:
+        mixed = functional.linear(_layer_norm(joint), *self.mix).relu_()
+        return _residual(functional.linear(mixed, *self.project).add_(latent), self.blocks)
+
+
+def _parts(sequential: nn.Sequential) -> tuple[Any, ...]:
+    return tuple(sequential)
+
+
+def affine(linear: nn.Linear) -> Affine:
+    """A linear layer's weight and bias."""
+    return Affine(linear.weight, linear.bias)
+
+
+def after_layer_norm(layer: Affine, norm: nn.LayerNorm) -> Affine:
+    """`layer(norm(x))` as a function of `x` normalised without the affine part."""
+    return Affine(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
+
+
+def batch_norm_scale(norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+    """BatchNorm with running statistics as `scale * x + shift`."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def before_batch_norm(layer: Affine, norm: nn.BatchNorm1d) -> Affine:
+    """`norm(layer(x))` with running statistics."""
+    scale, shift = batch_norm_scale(norm)
+    return Affine(layer.weight * scale[:, None], layer.bias * scale + shift)
+
+
+def _layer_norm(
+    x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    return functional.layer_norm(x, x.shape[-1:], weight, bias)
+
+
+def _residual(x: torch.Tensor, blocks: list[tuple[Affine, Affine]]) -> torch.Tensor:
+    for expand, project in blocks:
+        hidden = functional.linear(_layer_norm(x), *expand).relu_()
+        x = functional.linear(hidden, *project).add_(x)
+    return x
+
+
+def _mlp(x: torch.Tensor, layers: list[Affine]) -> torch.Tensor:
+    for layer in layers[:-1]:
+        x = functional.linear(x, *layer).relu_()
+    return functional.linear(x, *layers[-1])
