@@ -185,6 +185,7 @@ def gumbel_search(
     settings: SearchSettings,
     noise: SearchNoise | None = None,
     generator: torch.Generator | None = None,
+    one_by_one: bool = False,
 ) -> SearchOutput:
     """Search B roots at once; one model call per round of sequential halving.
 
@@ -200,6 +201,8 @@ def gumbel_search(
         settings: Sizes and constants.
         noise: The randomness; drawn with `generator` if None.
         generator: Random generator on the roots' device.
+        one_by_one: Evaluate one leaf per root and model call, and update all statistics after
+            each: S calls, the order of the released code. For comparison.
 
     Returns:
         The best action, root value and everything behind them; masked dimensions are exactly 0.
@@ -234,49 +237,39 @@ def gumbel_search(
         num_expandable_nodes(settings.num_simulations, settings.num_candidates),
     )
     rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)
+    first_inner = num_nodes + rounds[0].num_visits
     rows = _tree_rows(survivors)
 
-    for index, (num_active, num_visits) in enumerate(rounds):
+    for depth, (num_active, num_visits) in enumerate(rounds):
         if num_active < survivors.shape[1]:
             scores = first_score + evaluate_root_children(tree, prior, scoring)[1]
             survivors = keep_best(scores, survivors, num_active)
-        arms = survivors[:, :num_visits]
-        new_nodes = slice(num_nodes, num_nodes + num_visits)
-        leaf = torch.arange(new_nodes.start, new_nodes.stop, device=arms.device).expand_as(arms)
-        if index == 0:
-            path = leaf.new_empty((*leaf.shape, 0))
-            latent = tree.latents[:, :1].expand(-1, num_visits, -1)
-            action = candidates[rows, arms]
-            tree.root_children.scatter_(1, arms, leaf)
-        else:
-            start = tree.root_children.gather(1, arms)
-            path, parent, slot = descend(tree, start, index, scoring)
-            latent = tree.latents[rows, parent]
-            first = new_nodes.start - 1 - rounds[0].num_visits
-            action = _child_action(
-                model,
-                tree.features[rows, parent],
-                slot,
-                noise.children[:, first : first + num_visits],
-                action_mask,
-                settings,
+        calls = survivors[:, :num_visits].split(1 if one_by_one else num_visits, dim=1)
+        for arms in calls:
+            nodes = slice(num_nodes, num_nodes + arms.shape[1])
+            num_nodes = nodes.stop
+            leaf = torch.arange(nodes.start, nodes.stop, device=arms.device).expand_as(arms)
+            if depth == 0:
+                path = leaf.new_empty((*leaf.shape, 0))
+                latent = tree.latents[:, :1].expand(-1, arms.shape[1], -1)
+                action = candidates[rows, arms]
+                tree.root_children.scatter_(1, arms, leaf)
+            else:
+                path, parent, slot = descend(
+                    tree, tree.root_children.gather(1, arms), depth, scoring
+                )
+                latent = tree.latents[rows, parent]
+                drawn = noise.children[:, nodes.start - first_inner : nodes.stop - first_inner]
+                features = tree.features[rows, parent]
+                action = _child_action(model, features, slot, drawn, action_mask, settings)
+                tree.children[rows, parent, slot] = leaf
+            step = model.step(
+                latent.flatten(0, 1),
+                action.flatten(0, 1),
+                task_ids.unsqueeze(-1).expand_as(arms).flatten(),
             )
-            tree.children[rows, parent, slot] = leaf
-        step = model.step(
-            latent.flatten(0, 1),
-            action.flatten(0, 1),
-            task_ids.unsqueeze(-1).expand_as(arms).flatten(),
-        )
-        tree.reward[:, new_nodes] = step.reward.reshape(arms.shape)
-        tree.raw_value[:, new_nodes] = step.value.reshape(arms.shape)
-        if index < len(rounds) - 1:
-            if index == 0:
-                shape = (*tree.latents.shape[:2], step.features.shape[-1])
-                tree.features = step.features.new_empty(shape)
-            tree.latents[:, new_nodes] = step.latent.reshape(*arms.shape, -1)
-            tree.features[:, new_nodes] = step.features.reshape(*arms.shape, -1)
-        backup(tree, path, leaf, tree.raw_value[:, new_nodes], settings.discount)
-        num_nodes = new_nodes.stop
+            _store_leaves(tree, nodes, step, expandable=depth < len(rounds) - 1)
+            backup(tree, path, leaf, tree.raw_value[:, nodes], settings.discount)
 
     q_values, sigma_q, visit_counts = evaluate_root_children(tree, prior, scoring)
     scores = first_score + sigma_q
@@ -290,6 +283,20 @@ def gumbel_search(
         q_values=q_values,
         tree=tree,
     )
+
+
+def _store_leaves(tree: Tree, nodes: slice, step: StepOutput, *, expandable: bool) -> None:
+    """Enter the model's outputs of new nodes [B * v]; latents only where children may follow."""
+    per_root = (len(tree.visits), -1)
+    tree.reward[:, nodes] = step.reward.view(per_root)
+    tree.raw_value[:, nodes] = step.value.view(per_root)
+    if not expandable:
+        return
+    if nodes.start == 1:
+        shape = (*tree.latents.shape[:2], step.features.shape[-1])
+        tree.features = step.features.new_empty(shape)
+    tree.latents[:, nodes] = step.latent.view(*per_root, step.latent.shape[-1])
+    tree.features[:, nodes] = step.features.view(*per_root, step.features.shape[-1])
 
 
 def _tree_rows(index: torch.Tensor) -> torch.Tensor:

@@ -164,6 +164,7 @@ def assert_same_tree(
     wide=st.booleans(),
     discount=st.sampled_from([0.99, 0.9, 1.0]),
     value_scale=st.sampled_from([0.0, 0.1, 1.0, 30.0]),
+    one_by_one=st.booleans(),
 )
 def test_batched_search_equals_the_oracle_node_for_node(
     sizes: tuple[int, int],
@@ -174,6 +175,7 @@ def test_batched_search_equals_the_oracle_node_for_node(
     wide: bool,
     discount: float,
     value_scale: float,
+    one_by_one: bool,
 ) -> None:
     search = sized(
         *sizes,
@@ -184,10 +186,11 @@ def test_batched_search_equals_the_oracle_node_for_node(
     )
     model = RandomModel(seed, value_scale)
     root, task_ids, mask, noise = inputs(model, batch, seed, search)
-    found = gumbel_search(model, root, task_ids, mask, search, noise)
+    found = gumbel_search(model, root, task_ids, mask, search, noise, one_by_one=one_by_one)
     actions = model.actions(batch)
+    order = "simulation" if one_by_one else "round"
     for row in range(batch):
-        oracle = search_one_root(model, root, row, task_ids, mask, search, noise)
+        oracle = search_one_root(model, root, row, task_ids, mask, search, noise, order)
         assert_same_tree(found, actions, row, oracle)
 
 
@@ -230,6 +233,14 @@ def test_one_model_call_per_round(sizes: tuple[int, int]) -> None:
     assert [len(call) for call in model.calls] == [
         3 * r.num_visits for r in sequential_halving_schedule(*sizes)
     ]
+
+
+def test_one_by_one_makes_one_call_per_simulation() -> None:
+    search = sized(16, 8)
+    model = RandomModel(seed=2)
+    root, task_ids, mask, noise = inputs(model, 3, 2, search)
+    gumbel_search(model, root, task_ids, mask, search, noise, one_by_one=True)
+    assert [len(call) for call in model.calls] == [3] * 16
 
 
 def test_paper_sizes_make_four_model_calls() -> None:
