@@ -28,6 +28,13 @@ def signed_parabolic(y: torch.Tensor) -> torch.Tensor:
     return torch.sign(y) * t * (t + 2.0)
 
 
+def expected_scalar(logits: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
+    """Scalar of categorical logits [..., Q] on atoms [..., Q] in `h`-space; broadcasts, in fp32."""
+    probabilities = torch.softmax(logits.float(), dim=-1)
+    # Not a matrix product: autocast would run that in half precision.
+    return signed_parabolic((probabilities * atoms).sum(dim=-1))
+
+
 class CategoricalSupport(nn.Module):
     """`Q` atoms equally spaced in `h`-space over `[h(low), h(high)]`.
 
@@ -68,9 +75,7 @@ class CategoricalSupport(nn.Module):
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """Expected scalar of categorical logits; [..., Q] -> [...], in fp32 under autocast too."""
-        probabilities = torch.softmax(logits.float(), dim=-1)
-        # Not a matrix product: autocast would run that in half precision.
-        return signed_parabolic((probabilities * self.atoms).sum(dim=-1))
+        return expected_scalar(logits, self.atoms)
 
     def overflow(self, x: torch.Tensor) -> torch.Tensor:
         """Mask of the scalars that the support cannot represent; [...] -> bool [...]."""

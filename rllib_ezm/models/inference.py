@@ -31,9 +31,27 @@ class Affine(NamedTuple):
     weight: torch.Tensor
     bias: torch.Tensor
 
-    def to(self, dtype: torch.dtype) -> Affine:
-        """The same in another precision."""
-        return Affine(self.weight.to(dtype), self.bias.to(dtype))
+    def layer(self, dtype: torch.dtype) -> Layer:
+        """The same, ready to be applied in some precision."""
+        return Layer(self.bias.to(dtype), self.weight.to(dtype).contiguous().T)
+
+
+class Layer(NamedTuple):
+    """Arguments of `torch.addmm` but for the rows: bias and transposed weight [in, out]."""
+
+    bias: torch.Tensor
+    weight: torch.Tensor
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to [M, in]."""
+        return torch.addmm(self.bias, x, self.weight)
+
+
+class TaskTerms(NamedTuple):
+    """What rows of known tasks add: embedding [M, E], bias of the action encoder [M, C]."""
+
+    embedding: torch.Tensor
+    action_bias: torch.Tensor
 
 
 class FoldedModel:
@@ -69,20 +87,22 @@ class FoldedModel:
         self._encoder = self._task_affine(encoder, table if sites["rep"] else None)
         self._encoder_norm = self._norm(encoder.norm)
         self._blocks = self._residual(blocks)
-        self._dynamics = _Trunk(*self._trunk(model.dynamics_model))
+        self._dynamics = self._trunk(model.dynamics_model)
         reward = model.reward_model
         self._action_encoder = self._task_affine(
             reward.action_encoder, table if sites["rew"] else None
         )
         self._action_norm = self._norm(reward.action_encoder.norm)
-        self._reward_trunk = _Trunk(*self._trunk(reward.trunk))
+        self._reward_trunk = self._trunk(reward.trunk)
         self._reward_head = self._head(reward.head)
         heads = model.value_policy_model
         trunk, norm = _parts(heads.trunk)
         self._features = self._residual(trunk)
         self._policy_head = self._head(heads.policy_head, norm)
         self._value_heads = self._ensemble(norm)
-        self._embedding = table.to(self.dtype)
+        embedding = table.to(self.dtype)
+        self._task_table = torch.cat([embedding, self._action_encoder.bias], dim=-1)
+        self._task_widths = (table.shape[1], self._action_encoder.bias.shape[1])
         self._sites = sites
 
     @property
@@ -90,41 +110,43 @@ class FoldedModel:
         """V."""
         return len(self._value_heads)
 
+    def tasks(self, task_ids: torch.Tensor) -> TaskTerms:
+        """Terms of the tasks [M] of some rows."""
+        return TaskTerms(*self._task_table[task_ids].split(self._task_widths, dim=-1))
+
     def represent(self, observations: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
         """Latents [M, H] of raw observations [M, D] of tasks [M]."""
         x = self.model.normalizer(observations, task_ids).to(self.dtype)
-        x = torch.addmm(self._encoder.bias[task_ids], x, self._encoder.weight.T)
+        x = torch.addmm(self._encoder.bias[task_ids], x, self._encoder.weight)
         return _residual(torch.tanh(_layer_norm(x, *self._encoder_norm)), self._blocks)
 
-    def reward(
-        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
-    ) -> torch.Tensor:
+    def reward(self, latent: torch.Tensor, action: torch.Tensor, tasks: TaskTerms) -> torch.Tensor:
         """Reward logits [M, Q] of actions [M, A] in latents [M, H]."""
-        encoder = self._action_encoder
-        encoded = torch.addmm(encoder.bias[task_ids], action.to(self.dtype), encoder.weight.T)
+        weight = self._action_encoder.weight
+        encoded = torch.addmm(tasks.action_bias, action.to(self.dtype), weight)
         parts = [latent, torch.tanh(_layer_norm(encoded, *self._action_norm))]
         if self._sites["rew"]:
-            parts.append(self._embedding[task_ids])
+            parts.append(tasks.embedding)
         return _mlp(self._reward_trunk(latent, torch.cat(parts, dim=-1)), self._reward_head)
 
     def dynamics(
-        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
+        self, latent: torch.Tensor, action: torch.Tensor, tasks: TaskTerms
     ) -> torch.Tensor:
         """Next latents [M, H] of actions [M, A] in latents [M, H]."""
         parts = [latent, action.to(self.dtype)]
         if self._sites["dyn"]:
-            parts.insert(1, self._embedding[task_ids])
+            parts.insert(1, tasks.embedding)
         return self._dynamics(latent, torch.cat(parts, dim=-1))
 
-    def features(self, latent: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
+    def features(self, latent: torch.Tensor, tasks: TaskTerms) -> torch.Tensor:
         """Input [M, F] of the value and policy heads at latents [M, H]."""
         if self._sites["vp"]:
-            latent = torch.cat([latent, self._embedding[task_ids]], dim=-1)
+            latent = torch.cat([latent, tasks.embedding], dim=-1)
         return _layer_norm(_residual(latent, self._features))
 
-    def value(self, features: torch.Tensor, heads: tuple[int, ...]) -> torch.Tensor:
-        """Logits [len(heads), M, Q] of some value heads at features [M, F]."""
-        return torch.stack([_mlp(features, self._value_heads[head]) for head in heads])
+    def value(self, features: torch.Tensor, heads: tuple[int, ...]) -> list[torch.Tensor]:
+        """Logits [M, Q] of each of some value heads at features [M, F]."""
+        return [_mlp(features, self._value_heads[head]) for head in heads]
 
     def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Policy mean and bounded log-std, fp32 [M, A] each, at features [M, F]."""
@@ -135,27 +157,30 @@ class FoldedModel:
     def _norm(self, norm: nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:
         return norm.weight.to(self.dtype), norm.bias.to(self.dtype)
 
-    def _task_affine(self, encoder: TanhEncoder, table: torch.Tensor | None) -> Affine:
+    def _task_affine(self, encoder: TanhEncoder, table: torch.Tensor | None) -> Layer:
         """First layer of an encoder whose last inputs are the task embedding."""
         weight, bias = encoder.linear.weight, encoder.linear.bias
         if table is None:
             num_tasks = self.model.spec.num_tasks
-            return Affine(weight, bias.expand(num_tasks, -1)).to(self.dtype)
+            return Affine(weight, bias.expand(num_tasks, -1)).layer(self.dtype)
         width = weight.shape[1] - table.shape[1]
-        return Affine(weight[:, :width], bias + table @ weight[:, width:].T).to(self.dtype)
+        per_task = bias + table @ weight[:, width:].T
+        return Affine(weight[:, :width], per_task).layer(self.dtype)
 
-    def _residual(self, blocks: nn.Sequential) -> list[tuple[Affine, Affine]]:
+    def _residual(self, blocks: nn.Sequential) -> list[tuple[Layer, Layer]]:
         folded = []
         for block in _parts(blocks):
             expand = after_layer_norm(affine(block.expand), block.norm)
-            folded.append((expand.to(self.dtype), affine(block.project).to(self.dtype)))
+            folded.append((expand.layer(self.dtype), affine(block.project).layer(self.dtype)))
         return folded
 
-    def _trunk(self, trunk: TransitionTrunk) -> tuple[Affine, Affine, list[tuple[Affine, Affine]]]:
-        mix = after_layer_norm(affine(trunk.mix), trunk.norm).to(self.dtype)
-        return mix, affine(trunk.project).to(self.dtype), self._residual(trunk.blocks)
+    def _trunk(self, trunk: TransitionTrunk) -> _Trunk:
+        mix = after_layer_norm(affine(trunk.mix), trunk.norm)
+        project = affine(trunk.project)
+        blocks = self._residual(trunk.blocks)
+        return _Trunk(mix.layer(self.dtype), project.layer(self.dtype), blocks)
 
-    def _head(self, head: BatchNormHead, norm: nn.LayerNorm | None = None) -> list[Affine]:
+    def _head(self, head: BatchNormHead, norm: nn.LayerNorm | None = None) -> list[Layer]:
         first, first_norm, _, second, second_norm, _ = _parts(head.layers)
         layers = [
             before_batch_norm(affine(first), first_norm),
@@ -164,9 +189,9 @@ class FoldedModel:
         ]
         if norm is not None:
             layers[0] = after_layer_norm(layers[0], norm)
-        return [layer.to(self.dtype) for layer in layers]
+        return [layer.layer(self.dtype) for layer in layers]
 
-    def _ensemble(self, norm: nn.LayerNorm) -> list[list[Affine]]:
+    def _ensemble(self, norm: nn.LayerNorm) -> list[list[Layer]]:
         """The layers of each value head; the first one reads the normalised features."""
         heads = self.model.value_policy_model.value_heads
         scale, shift = batch_norm_scale(heads.second_norm)
@@ -180,20 +205,20 @@ class FoldedModel:
             )
             output = Affine(heads.output.weight[head].T, heads.output.bias[head, 0])
             parts = (Affine(first.weight[rows], first.bias[rows]), second, output)
-            layers.append([Affine(*map(torch.Tensor.contiguous, part)) for part in parts])
-        return [[layer.to(self.dtype) for layer in head] for head in layers]
+            layers.append([part.layer(self.dtype) for part in parts])
+        return layers
 
 
 class _Trunk(NamedTuple):
     """Folded `TransitionTrunk`."""
 
-    mix: Affine
-    project: Affine
-    blocks: list[tuple[Affine, Affine]]
+    mix: Layer
+    project: Layer
+    blocks: list[tuple[Layer, Layer]]
 
     def __call__(self, latent: torch.Tensor, joint: torch.Tensor) -> torch.Tensor:
-        mixed = functional.linear(_layer_norm(joint), *self.mix).relu_()
-        return _residual(functional.linear(mixed, *self.project).add_(latent), self.blocks)
+        mixed = self.mix(_layer_norm(joint)).relu_()
+        return _residual(self.project(mixed).add_(latent), self.blocks)
 
 
 def _parts(sequential: nn.Sequential) -> tuple[Any, ...]:
@@ -230,14 +255,13 @@ def _layer_norm(
     return functional.layer_norm(x, x.shape[-1:], weight, bias)
 
 
-def _residual(x: torch.Tensor, blocks: list[tuple[Affine, Affine]]) -> torch.Tensor:
+def _residual(x: torch.Tensor, blocks: list[tuple[Layer, Layer]]) -> torch.Tensor:
     for expand, project in blocks:
-        hidden = functional.linear(_layer_norm(x), *expand).relu_()
-        x = functional.linear(hidden, *project).add_(x)
+        x = project(expand(_layer_norm(x)).relu_()).add_(x)
     return x
 
 
-def _mlp(x: torch.Tensor, layers: list[Affine]) -> torch.Tensor:
+def _mlp(x: torch.Tensor, layers: list[Layer]) -> torch.Tensor:
     for layer in layers[:-1]:
-        x = functional.linear(x, *layer).relu_()
-    return functional.linear(x, *layers[-1])
+        x = layer(x).relu_()
+    return layers[-1](x)

@@ -276,7 +276,7 @@ def gumbel_search(
     winner = survivors.gather(1, scores.gather(1, survivors).argmax(-1, keepdim=True))
     return SearchOutput(
         action=candidates[rows, winner].squeeze(1),
-        value=finish_root(tree, settings.discount),
+        value=finish_root(tree),
         candidates=candidates,
         scores=scores,
         visit_counts=visit_counts,
@@ -330,10 +330,9 @@ def _child_action(
 ) -> torch.Tensor:
     """Sample the action of one child [B, v] of parents with features [B, v, F]; noise [B, v, A]."""
     mean, log_std = (x.view(noise.shape) for x in model.policy(features.flatten(0, 1)))
-    scale = torch.ones_like(slot, dtype=noise.dtype)
-    if settings.wide_candidates:
-        scale = 1.0 + (settings.wide_std_factor - 1.0) * slot.to(noise.dtype)
-    return sample_squashed(mean, log_std, noise, scale.unsqueeze(-1), action_mask.unsqueeze(1))
+    wider = settings.wide_std_factor if settings.wide_candidates else 1.0
+    scale = 1.0 + (wider - 1.0) * slot.unsqueeze(-1)
+    return sample_squashed(mean, log_std, noise, scale, action_mask.unsqueeze(1))
 
 
 def _root_std_scale(noise: torch.Tensor, settings: SearchSettings) -> torch.Tensor:

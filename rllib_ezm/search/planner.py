@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from rllib_ezm.models.categorical import expected_scalar
 from rllib_ezm.models.inference import FoldedModel
 from rllib_ezm.models.policy_distribution import mode_squashed
 from rllib_ezm.models.precision import resolve_dtype
@@ -91,19 +92,23 @@ class ModelInSearch:
         self._view = view
         self._reduction, self._clip_min = value_reduction, value_clip_min
         self.policy = view.policy
+        reward, value = view.model.reward_support.atoms, view.model.value_support.atoms
+        self._atoms = torch.stack([reward, *[value] * view.num_value_heads]).unsqueeze(1)
 
     def step(
         self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
     ) -> StepOutput:
         """One imagined step from latents [M, H] with actions [M, A]."""
-        view, model = self._view, self._view.model
-        reward = model.reward_support.decode(view.reward(latent, action, task_ids))
-        next_latent = view.dynamics(latent, action, task_ids)
-        features = view.features(next_latent, task_ids)
+        view = self._view
+        tasks = view.tasks(task_ids)
+        reward_logits = view.reward(latent, action, tasks)
+        next_latent = view.dynamics(latent, action, tasks)
+        features = view.features(next_latent, tasks)
         heads = draw_heads(view.num_value_heads, self._reduction)
-        values = model.value_support.decode(view.value(features, heads))
-        value = reduce_values(values, self._reduction, clip_min=self._clip_min)
-        return StepOutput(next_latent, features, reward, value)
+        logits = torch.stack([reward_logits, *view.value(features, heads)])
+        scalars = expected_scalar(logits, self._atoms[: len(logits)])
+        value = reduce_values(scalars[1:], self._reduction, clip_min=self._clip_min)
+        return StepOutput(next_latent, features, scalars[0], value)
 
 
 class Planner:
@@ -163,9 +168,9 @@ class Planner:
         """Encode raw padded observations [B, D] of tasks [B]."""
         view = self._fresh_view()
         latent = view.represent(observations, task_ids)
-        features = view.features(latent, task_ids)
+        features = view.features(latent, view.tasks(task_ids))
         values = self.model.value_support.decode(
-            view.value(features, tuple(range(view.num_value_heads)))
+            torch.stack(view.value(features, tuple(range(view.num_value_heads))))
         )
         heads = list(draw_heads(view.num_value_heads, self.value_reduction))
         value = reduce_values(values[heads], self.value_reduction, clip_min=self.value_clip_min)

@@ -23,10 +23,13 @@ class Tree:
     """Statistics of B trees with M = S + 1 nodes each.
 
     Attributes:
-        visits: N(s), with the visit that created the node [B, M].
+        visits: N(s), with the visit that created the node; 0 at the root before `finish_root`, so
+            that "no such node" has no visits [B, M].
         value_sum: W(s), the sum of the returns that passed through the node [B, M].
         reward: r(s), predicted on the edge into the node; 0 at the root [B, M].
         raw_value: v(s), the value network's output [B, M].
+        q: r(s) + discount * W(s) / N(s), the parent's Q of this node; any finite number where the
+            node does not exist [B, M].
         root_children: Node of each root candidate, 0 while it is not visited [B, N].
         children: Node of each child, 0 while it is not expanded; row 0 stays 0 [B, P, 2].
         latents: Latent of every node that can get children [B, P, H].
@@ -40,6 +43,7 @@ class Tree:
     value_sum: torch.Tensor
     reward: torch.Tensor
     raw_value: torch.Tensor
+    q: torch.Tensor
     root_children: torch.Tensor
     children: torch.Tensor
     latents: torch.Tensor
@@ -65,7 +69,7 @@ def allocate_tree(
     num_nodes: int,
     num_expandable: int,
 ) -> Tree:
-    """Make B trees that hold only their root, visited once.
+    """Make B trees that hold only their root.
 
     Args:
         latent: Root latents [B, H].
@@ -75,9 +79,8 @@ def allocate_tree(
         num_expandable: P, the number of nodes (the first P) that may get children.
     """
     batch = value.shape[0]
-    statistics = value.new_zeros((4, batch, num_nodes))
-    visits, value_sum, reward, raw_value = statistics.unbind(0)
-    visits[:, 0] = 1.0
+    statistics = value.new_zeros((5, batch, num_nodes))
+    visits, value_sum, reward, raw_value, q = statistics.unbind(0)
     value_sum[:, 0] = value
     raw_value[:, 0] = value
     latents = latent.new_empty((batch, num_expandable, latent.shape[-1]))
@@ -91,6 +94,7 @@ def allocate_tree(
         value_sum=value_sum,
         reward=reward,
         raw_value=raw_value,
+        q=q,
         root_children=no_nodes(batch, num_candidates),
         children=no_nodes(batch, num_expandable, NUM_CHILDREN),
         latents=latents,
@@ -156,16 +160,6 @@ def sigma(
     return scale * normalise(q, tree.low, tree.high, scoring.minmax_delta)
 
 
-def child_statistics(
-    tree: Tree, index: torch.Tensor, discount: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`q = r + discount * W / N` and N of the nodes `index` [B, C]; N is 0 where the index is 0."""
-    visits = tree.visits.gather(1, index)
-    value = tree.value_sum.gather(1, index) / visits
-    q = tree.reward.gather(1, index) + discount * value
-    return q, visits * (index > 0)
-
-
 def evaluate_root_children(
     tree: Tree, prior: torch.Tensor, scoring: Scoring
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -176,7 +170,8 @@ def evaluate_root_children(
         prior: pi over the candidates, up to a factor [B, N].
         scoring: Constants of the scores.
     """
-    child_q, child_visits = child_statistics(tree, tree.root_children, scoring.discount)
+    child_q = tree.q.gather(1, tree.root_children)
+    child_visits = tree.visits.gather(1, tree.root_children)
     q = completed_q(tree.raw_value[:, 0], child_q, child_visits, prior)
     return q, sigma(tree, q, child_visits, scoring), child_visits
 
@@ -192,9 +187,9 @@ def select_children(tree: Tree, scoring: Scoring) -> tuple[torch.Tensor, torch.T
 
     Source: section 5, Gumbel MuZero (Danihelka et al. 2022), with two candidates.
     """
+    index = tree.children.flatten(1)
     child_q, child_visits = (
-        statistic.view(tree.children.shape)
-        for statistic in child_statistics(tree, tree.children.flatten(1), scoring.discount)
+        statistic.gather(1, index).view(tree.children.shape) for statistic in (tree.q, tree.visits)
     )
     raw_value = tree.raw_value[:, : tree.children.shape[1]]
     q = completed_q(raw_value, child_q, child_visits, 1.0)
@@ -250,16 +245,18 @@ def backup(
     rewards = tree.reward.gather(1, flat_nodes).view(nodes.shape)
     returns = [leaf_value]
     for reward in rewards.unbind(-1):
-        returns.append(reward + discount * returns[-1])
+        returns.append(torch.add(reward, returns[-1], alpha=discount))
     stacked = torch.stack(returns, dim=-1)
     tree.value_sum.scatter_add_(1, flat_nodes, (stacked[..., :-1] * real).flatten(1))
     tree.visits.scatter_add_(1, flat_nodes, real.flatten(1).to(tree.visits.dtype))
+    mean = tree.value_sum / tree.visits.clamp_min(1.0)
+    torch.add(tree.reward, mean, alpha=discount, out=tree.q)
     edge_returns = torch.where(real, stacked[..., 1:], stacked[..., 1:2]).flatten(1)
     tree.low = torch.minimum(tree.low, edge_returns.amin(-1))
     tree.high = torch.maximum(tree.high, edge_returns.amax(-1))
 
 
-def finish_root(tree: Tree, discount: float) -> torch.Tensor:
+def finish_root(tree: Tree) -> torch.Tensor:
     """Set W and N of the root from its children; return its value, the mean over the visits [B].
 
     Each visit of a child c passed `r(c) + discount * G(c)` on to the root, hence
@@ -267,8 +264,8 @@ def finish_root(tree: Tree, discount: float) -> torch.Tensor:
 
     Source: eqs. 2-5, arXiv:2603.01452.
     """
-    index = tree.root_children
-    child_q, child_visits = child_statistics(tree, index, discount)
+    child_q = tree.q.gather(1, tree.root_children)
+    child_visits = tree.visits.gather(1, tree.root_children)
     tree.visits[:, 0] = 1.0 + child_visits.sum(-1)
     tree.value_sum[:, 0] = tree.raw_value[:, 0] + (child_visits * child_q).sum(-1)
     return tree.value_sum[:, 0] / tree.visits[:, 0]

@@ -48,14 +48,14 @@ def test_every_output_equals_the_training_network(sites):
     action = torch.tanh(random_rows(ROWS, ACTION_DIM))
     embedding = model.embed(TASK_IDS)
     prediction = model.predict(latent, embedding)
-    features = view.features(latent, TASK_IDS)
+    features = view.features(latent, view.tasks(TASK_IDS))
     mean, log_std = view.policy(features)
     found = (
         view.represent(observations, TASK_IDS),
-        view.reward(latent, action, TASK_IDS),
-        view.dynamics(latent, action, TASK_IDS),
-        view.value(features, (0, 1, 2)),
-        view.value(features, (2, 0)),
+        view.reward(latent, action, view.tasks(TASK_IDS)),
+        view.dynamics(latent, action, view.tasks(TASK_IDS)),
+        torch.stack(view.value(features, (0, 1, 2))),
+        torch.stack(view.value(features, (2, 0))),
     )
     expected = (
         model.represent(observations, TASK_IDS, embedding),
@@ -77,10 +77,10 @@ def test_in_fp32_the_view_is_within_1e_5():
     latent, action = random_rows(ROWS, 8).float(), random_rows(ROWS, ACTION_DIM).float().tanh()
     embedding = model.embed(TASK_IDS)
     expected = model.dynamics(latent, action, embedding)
-    found = view.dynamics(latent, action, TASK_IDS)
+    found = view.dynamics(latent, action, view.tasks(TASK_IDS))
     assert (found - expected).norm() <= 1e-5 * expected.norm()
     logits = model.predict(expected, embedding).value_logits
-    folded = view.value(view.features(found, TASK_IDS), (0, 1, 2))
+    folded = torch.stack(view.value(view.features(found, view.tasks(TASK_IDS)), (0, 1, 2)))
     assert (folded - logits).norm() <= 1e-5 * logits.norm()
 
 
@@ -107,16 +107,16 @@ def test_a_search_chooses_the_action_that_the_training_network_chooses():
 def test_refresh_follows_parameters_and_statistics():
     model = trained_looking()
     view = FoldedModel(model, torch.float64)
-    features = view.features(random_rows(ROWS, 8), TASK_IDS)
-    before = view.value(features, (0,))
+    features = view.features(random_rows(ROWS, 8), view.tasks(TASK_IDS))
+    (before,) = view.value(features, (0,))
     view.refresh()
-    assert torch.equal(view.value(features, (0,)), before)
+    assert torch.equal(view.value(features, (0,))[0], before)
     for tensor in (
         model.value_policy_model.value_heads.first.weight,
         model.value_policy_model.value_heads.first_norm.running_var,
     ):
         tensor.mul_(1.5)
         view.refresh()
-        after = view.value(features, (0,))
+        (after,) = view.value(features, (0,))
         assert not torch.allclose(after, before)
         before = after

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from oracles.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rllib_ezm.models.policy_distribution import mode_squashed
 from rllib_ezm.search import SearchSettings, draw_noise
@@ -151,6 +152,31 @@ def test_roots_searched_in_chunks_find_the_same():
     in_chunks = planner.plan(root, TASK_IDS, SETTINGS, noise=noise)
     for x, y in zip(together, in_chunks, strict=True):
         torch.testing.assert_close(x, y)
+
+
+class CountDispatches(TorchDispatchMode):
+    """Counts the operators dispatched while it is active."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_search_of_the_paper_s_depth_dispatches_at_most_1000_operators_at_any_batch():
+    model, settings = tiny_model(num_blocks=3, num_value_heads=5), SearchSettings()
+    planner = Planner(model, ACTION_MASK, chunk_size=512)
+    counts = []
+    for batch in (1, 14, 512):
+        task_ids = torch.arange(batch) % 2
+        root = planner.root(torch.randn(batch, OBS_DIM), task_ids).root
+        noise = draw_noise(batch, 3, settings, "cpu")
+        with CountDispatches() as counter:
+            planner.plan(root, task_ids, settings, noise=noise)
+        counts.append(counter.count)
+    assert max(counts) <= 1000
+    assert max(counts) <= 1.01 * min(counts)
 
 
 def test_noise_and_generator_together_are_refused():

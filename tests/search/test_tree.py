@@ -72,7 +72,8 @@ def test_normalise(low: float, high: float, expected: list[float]) -> None:
 def test_backup_discounts_rewards_on_the_way_up() -> None:
     tree = small_tree()
     return_of_1 = 6.0 + 0.5 * 8.0
-    assert tree.visits.tolist() == [[1.0, 2.0, 1.0, 0.0]]
+    assert tree.visits.tolist() == [[0.0, 2.0, 1.0, 0.0]]
+    assert tree.q[0, 1:3].tolist() == [2.0 + 0.5 * (4.0 + return_of_1) / 2, 6.0 + 0.5 * 8.0]
     assert tree.value_sum.tolist() == [[1.0, 4.0 + return_of_1, 8.0, 0.0]]
     first_edge = 2.0 + 0.5 * 4.0
     second_edges = [6.0 + 0.5 * 8.0, 2.0 + 0.5 * return_of_1]
@@ -83,7 +84,7 @@ def test_backup_discounts_rewards_on_the_way_up() -> None:
 def test_root_value_is_the_mean_over_the_visits() -> None:
     tree = small_tree()
     root_returns = [1.0, 2.0 + 0.5 * 4.0, 2.0 + 0.5 * 10.0]
-    assert finish_root(tree, 0.5).item() == pytest.approx(sum(root_returns) / 3)
+    assert finish_root(tree).item() == pytest.approx(sum(root_returns) / 3)
     assert tree.visits[0, 0].item() == 3
 
 
