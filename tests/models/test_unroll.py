@@ -31,8 +31,8 @@ def flat_gradients(outputs, parameters):
 
 def objective(unroll):
     """A scalar that every prediction enters."""
-    parts = [x.float().square().mean() for x in unroll[:4]]
-    agreement = (unroll.latent_predictions * unroll.latent_targets).float().mean()
+    parts = [x.double().square().mean() for x in unroll[:4]]
+    agreement = (unroll.latent_predictions * unroll.latent_targets).double().mean()
     return torch.stack([*parts, agreement]).sum()
 
 
