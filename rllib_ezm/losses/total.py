@@ -11,7 +11,7 @@ from rllib_ezm.losses.consistency import temporal_consistency_loss
 from rllib_ezm.losses.policy import best_action_loss, candidate_distribution_loss, policy_entropy
 from rllib_ezm.losses.reward import reward_loss
 from rllib_ezm.losses.targets import path_consistency_target
-from rllib_ezm.losses.value import value_loss
+from rllib_ezm.losses.value import head_mean_log_softmax, value_loss
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
 
@@ -53,9 +53,11 @@ def loss_terms(
     model: WorldModel, unroll: Unroll, targets: Targets, *, discount: float
 ) -> dict[str, torch.Tensor]:
     """Every loss term per sample, unweighted: name -> [B]."""
-    rewards = model.reward_support.decode(unroll.reward_logits)
-    next_values = model.value_support.decode(unroll.value_logits[1:]).mean(dim=1)
+    with torch.no_grad():
+        rewards = model.reward_support.decode(unroll.reward_logits)
+        next_values = model.value_support.decode(unroll.value_logits[1:]).mean(dim=1)
     path_target = path_consistency_target(rewards, next_values, targets.alive, discount=discount)
+    value_log_probabilities = head_mean_log_softmax(unroll.value_logits)
     if targets.candidates is None or targets.candidate_weights is None:
         policy = best_action_loss(
             unroll.mean,
@@ -80,14 +82,14 @@ def loss_terms(
             targets.transition_mask,
         ),
         "value": value_loss(
-            unroll.value_logits, model.value_support.encode(targets.value), targets.value_mask
+            value_log_probabilities, model.value_support.encode(targets.value), targets.value_mask
         ),
         "policy": policy,
         "temporal_consistency": temporal_consistency_loss(
             unroll.latent_predictions, unroll.latent_targets, targets.transition_mask
         ),
         "path_consistency": value_loss(
-            unroll.value_logits[:-1],
+            value_log_probabilities[:-1],
             model.value_support.encode(path_target),
             targets.transition_mask,
         ),

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import torch
 
-from rllib_ezm.losses.reward import cross_entropy
+
+def head_mean_log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Mean over the `V` heads of log softmax(logits); [S, V, B, Q] -> [S, B, Q], in fp32.
+
+    All heads have the same target, so the cross-entropy with this mean is their mean cross-entropy.
+    """
+    return torch.log_softmax(logits.float(), dim=-1).mean(dim=1)
 
 
 def value_loss(
-    logits: torch.Tensor, target_probabilities: torch.Tensor, mask: torch.Tensor
+    log_probabilities: torch.Tensor, target_probabilities: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
     """Cross-entropy, mean over the `V` heads, summed over the unrolled states.
 
     Also the path-consistency loss (eq. 8), with the targets of `path_consistency_target`.
 
     Args:
-        logits: [K+1, V, B, Q].
+        log_probabilities: `head_mean_log_softmax` of the states' logits [K+1, B, Q].
         target_probabilities: Two-hot encoded target values [K+1, B, Q].
         mask: 1 where state k has a target [K+1, B].
 
     Returns:
         Loss per sample [B].
     """
-    per_head = cross_entropy(logits, target_probabilities.unsqueeze(1))
-    return (per_head.mean(dim=1) * mask).sum(dim=0)
+    return -((target_probabilities * log_probabilities).sum(dim=-1) * mask).sum(dim=0)

@@ -1,12 +1,15 @@
 """Building blocks of the world model (Table 4, arXiv:2603.01452).
 
 Shapes: `M` rows (any batch), `V` value heads. Blocks are plain modules: no task ids, no masks.
+Heads with BatchNorm take `steps`: how many unroll steps the rows hold, see `StepBatchNorm`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from rllib_ezm.models.step_batch_norm import StepBatchNorm
 
 
 class ResidualBlock(nn.Module):
@@ -71,10 +74,10 @@ class BatchNormHead(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(in_dim, hidden_dim),
-            nn.BatchNorm1d(hidden_dim),
+            StepBatchNorm(hidden_dim),
             nn.ReLU(),
             nn.Linear(hidden_dim, hidden_dim),
-            nn.BatchNorm1d(hidden_dim),
+            StepBatchNorm(hidden_dim),
             nn.ReLU(),
         )
         self.output = nn.Linear(hidden_dim, out_dim)
@@ -82,9 +85,11 @@ class BatchNormHead(nn.Module):
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, steps: int = 1) -> torch.Tensor:
         """Outputs of [M, in_dim]; BatchNorm uses batch or running statistics by mode."""
-        out: torch.Tensor = self.output(self.layers(x))
+        for layer in self.layers:
+            x = layer(x, steps) if isinstance(layer, StepBatchNorm) else layer(x)
+        out: torch.Tensor = self.output(x)
         return out
 
 
@@ -113,18 +118,18 @@ class EnsembleBatchNormHead(nn.Module):
         self.num_heads, self.hidden_dim = num_heads, hidden_dim
         # The first layer's input is shared, so V linear layers are one wide linear layer.
         self.first = nn.Linear(in_dim, num_heads * hidden_dim)
-        self.first_norm = nn.BatchNorm1d(num_heads * hidden_dim)
+        self.first_norm = StepBatchNorm(num_heads * hidden_dim)
         self.second = EnsembleLinear(num_heads, hidden_dim, hidden_dim)
-        self.second_norm = nn.BatchNorm1d(num_heads * hidden_dim)
+        self.second_norm = StepBatchNorm(num_heads * hidden_dim)
         self.output = EnsembleLinear(num_heads, hidden_dim, out_dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, steps: int = 1) -> torch.Tensor:
         """Outputs of every head for the same rows [M, in_dim]."""
         rows = x.shape[0]
-        x = torch.relu(self.first_norm(self.first(x)))
+        x = torch.relu(self.first_norm(self.first(x), steps))
         x = self.second(x.view(rows, self.num_heads, self.hidden_dim).transpose(0, 1))
         x = x.transpose(0, 1).reshape(rows, self.num_heads * self.hidden_dim)
-        x = torch.relu(self.second_norm(x))
+        x = torch.relu(self.second_norm(x, steps))
         out: torch.Tensor = self.output(
             x.view(rows, self.num_heads, self.hidden_dim).transpose(0, 1)
         )

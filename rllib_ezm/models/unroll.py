@@ -27,7 +27,7 @@ class Unroll(NamedTuple):
 
 def scale_gradient(x: torch.Tensor, factor: float) -> torch.Tensor:
     """Identity in the forward pass; multiplies the gradient by `factor` in the backward pass."""
-    return x * factor + x.detach() * (1.0 - factor)
+    return torch.lerp(x.detach(), x, factor)
 
 
 def unroll_world_model(
@@ -41,7 +41,8 @@ def unroll_world_model(
     """Encode o_0, then predict K steps with the executed actions.
 
     Args:
-        model: The world model; in train mode BatchNorm takes its statistics anew at each step.
+        model: The world model; in train mode BatchNorm takes its statistics anew at each step,
+            although all steps go through reward, value and policy networks in one batch.
         observations: o_0..o_K, raw and padded [B, K+1, D].
         actions: a_0..a_{K-1} [B, K, A].
         task_ids: [B].
@@ -50,28 +51,42 @@ def unroll_world_model(
     Returns:
         All predictions, see `Unroll`.
     """
-    batch, steps = actions.shape[:2]
+    steps = actions.shape[1]
     embedding = model.embed(task_ids)
-    latent = model.represent(observations[:, 0], task_ids, embedding)
-    rewards, predictions, latents = [], [model.predict(latent, embedding)], []
+    latents = [model.represent(observations[:, 0], task_ids, embedding)]
     for k in range(steps):
-        rewards.append(model.reward(latent, actions[:, k], embedding))
-        latent = model.dynamics(latent, actions[:, k], embedding)
-        latent = scale_gradient(latent, latent_gradient_scale)
-        latents.append(latent)
-        predictions.append(model.predict(latent, embedding))
+        latent = model.dynamics(latents[-1], actions[:, k], embedding)
+        latents.append(scale_gradient(latent, latent_gradient_scale))
+    # Rows are sample-major from here on: only the dynamics need one step before the next.
+    states = torch.stack(latents, dim=1)
+    transition_embedding = _repeat_rows(embedding, steps)
+    reward_logits = model.reward(
+        states[:, :-1].flatten(0, 1), actions.flatten(0, 1), transition_embedding, steps
+    )
+    prediction = model.predict(states.flatten(0, 1), _repeat_rows(embedding, steps + 1), steps + 1)
+    predicted = model.project(states[:, 1:].flatten(0, 1), with_predictor=True)
     with torch.no_grad():
-        next_observations = observations[:, 1 : steps + 1].transpose(0, 1).flatten(0, 1)
         encoded = model.represent(
-            next_observations, task_ids.repeat(steps), embedding.repeat(steps, 1)
+            observations[:, 1 : steps + 1].flatten(0, 1),
+            _repeat_rows(task_ids, steps),
+            transition_embedding,
         )
         targets = model.project(encoded, with_predictor=False)
-    predicted = model.project(torch.cat(latents), with_predictor=True)
     return Unroll(
-        reward_logits=torch.stack(rewards),
-        value_logits=torch.stack([prediction.value_logits for prediction in predictions]),
-        mean=torch.stack([prediction.mean for prediction in predictions]),
-        log_std=torch.stack([prediction.log_std for prediction in predictions]),
-        latent_predictions=predicted.view(steps, batch, -1),
-        latent_targets=targets.view(steps, batch, -1),
+        reward_logits=_step_major(reward_logits, steps),
+        value_logits=_step_major(prediction.value_logits, steps + 1),
+        mean=_step_major(prediction.mean, steps + 1),
+        log_std=_step_major(prediction.log_std, steps + 1),
+        latent_predictions=_step_major(predicted, steps),
+        latent_targets=_step_major(targets, steps),
     )
+
+
+def _repeat_rows(x: torch.Tensor, steps: int) -> torch.Tensor:
+    """Each row `steps` times in a row; [B, ...] -> [B * steps, ...]."""
+    return x.unsqueeze(1).expand(-1, steps, *x.shape[1:]).flatten(0, 1)
+
+
+def _step_major(x: torch.Tensor, steps: int) -> torch.Tensor:
+    """A view with the steps in front; [..., B * steps, N] -> [steps, ..., B, N]."""
+    return x.unflatten(-2, (-1, steps)).movedim(-2, 0)

@@ -122,11 +122,15 @@ class RewardModel(nn.Module):
         self.head = BatchNormHead(spec.latent_dim, spec.head_dim, spec.num_bins, zero_init=True)
 
     def forward(
-        self, latent: torch.Tensor, action: torch.Tensor, embedding: torch.Tensor | None
+        self,
+        latent: torch.Tensor,
+        action: torch.Tensor,
+        embedding: torch.Tensor | None,
+        steps: int = 1,
     ) -> torch.Tensor:
         """Reward logits of latents [M, H], actions [M, A] and embeddings [M, E] or None."""
         encoded = self.action_encoder(concat(action, embedding))
-        out: torch.Tensor = self.head(self.trunk(latent, concat(encoded, embedding)))
+        out: torch.Tensor = self.head(self.trunk(latent, concat(encoded, embedding)), steps)
         return out
 
 
@@ -143,12 +147,17 @@ class ValuePolicyModel(nn.Module):
         )
         self.policy_head = BatchNormHead(width, spec.head_dim, 2 * spec.action_dim, zero_init=True)
 
-    def forward(self, latent: torch.Tensor, embedding: torch.Tensor | None) -> Prediction:
+    def forward(
+        self, latent: torch.Tensor, embedding: torch.Tensor | None, steps: int = 1
+    ) -> Prediction:
         """Predictions at latents [M, H] with embeddings [M, E] or None."""
         features = self.trunk(concat(latent, embedding))
-        mean, raw_log_std = self.policy_head(features).float().chunk(2, dim=-1)
+        parameters = self.policy_head(features, steps)
+        # The distribution is computed in fp32 at least, under autocast too.
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        mean, raw_log_std = parameters.chunk(2, dim=-1)
         log_std = bound_log_std(raw_log_std, self.log_std_min, self.log_std_max)
-        return Prediction(self.value_heads(features), mean, log_std)
+        return Prediction(self.value_heads(features, steps), mean, log_std)
 
 
 class WorldModel(nn.Module):
@@ -202,15 +211,19 @@ class WorldModel(nn.Module):
         return next_latent
 
     def reward(
-        self, latent: torch.Tensor, action: torch.Tensor, embedding: torch.Tensor
+        self, latent: torch.Tensor, action: torch.Tensor, embedding: torch.Tensor, steps: int = 1
     ) -> torch.Tensor:
-        """Reward logits `R(h, a, e)` [M, Q]."""
-        logits: torch.Tensor = self.reward_model(latent, action, self._at("rew", embedding))
+        """Reward logits `R(h, a, e)` [M, Q]; `steps` as in `predict`."""
+        logits: torch.Tensor = self.reward_model(latent, action, self._at("rew", embedding), steps)
         return logits
 
-    def predict(self, latent: torch.Tensor, embedding: torch.Tensor) -> Prediction:
-        """Value logits [V, M, Q] and policy parameters [M, A] at latents [M, H]."""
-        prediction: Prediction = self.value_policy_model(latent, self._at("vp", embedding))
+    def predict(self, latent: torch.Tensor, embedding: torch.Tensor, steps: int = 1) -> Prediction:
+        """Value logits [V, M, Q] and policy parameters [M, A] at latents [M, H].
+
+        In train mode `steps` > 1 says that each sample has that many consecutive rows, one per
+        unroll step, whose BatchNorm statistics are kept apart.
+        """
+        prediction: Prediction = self.value_policy_model(latent, self._at("vp", embedding), steps)
         return prediction
 
     def project(self, latent: torch.Tensor, *, with_predictor: bool) -> torch.Tensor:

@@ -3,10 +3,25 @@ from __future__ import annotations
 import pytest
 import torch
 from oracles.tiny_model import OBSERVATION_MASK, random_inputs, tiny_model
+from oracles.unroll_oracle import stepwise_unroll
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from rllib_ezm.models.step_batch_norm import StepBatchNorm
 from rllib_ezm.models.unroll import Unroll, scale_gradient, unroll_world_model
 
 STEPS = 3
+
+
+class DispatchCounter(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def batch_norms(model):
+    return [module for module in model.modules() if isinstance(module, StepBatchNorm)]
 
 
 def flat_gradients(outputs, parameters):
@@ -16,8 +31,8 @@ def flat_gradients(outputs, parameters):
 
 def objective(unroll):
     """A scalar that every prediction enters."""
-    parts = [x.float().square().mean() for x in unroll[:4]]
-    agreement = (unroll.latent_predictions * unroll.latent_targets).float().mean()
+    parts = [x.double().square().mean() for x in unroll[:4]]
+    agreement = (unroll.latent_predictions * unroll.latent_targets).double().mean()
     return torch.stack([*parts, agreement]).sum()
 
 
@@ -29,27 +44,52 @@ def test_scale_gradient_by_hand():
     assert torch.autograd.grad(y.square(), x)[0].item() == 3.0
 
 
-def test_unroll_is_the_model_step_by_step():
-    model, inputs = tiny_model(), random_inputs(steps=STEPS)
-    unroll = unroll_world_model(model, *inputs)
-    observations, actions, task_ids = inputs
-    embedding = model.embed(task_ids)
-    latent = model.represent(observations[:, 0], task_ids, embedding)
-    for k in range(STEPS + 1):
-        prediction = model.predict(latent, embedding)
-        torch.testing.assert_close(unroll.value_logits[k], prediction.value_logits)
-        torch.testing.assert_close(unroll.mean[k], prediction.mean)
-        torch.testing.assert_close(unroll.log_std[k], prediction.log_std)
-        if k == STEPS:
-            break
-        reward_logits = model.reward(latent, actions[:, k], embedding)
-        torch.testing.assert_close(unroll.reward_logits[k], reward_logits)
-        latent = model.dynamics(latent, actions[:, k], embedding)
-        predicted = model.project(latent, with_predictor=True)
-        torch.testing.assert_close(unroll.latent_predictions[k], predicted)
-        encoded = model.represent(observations[:, k + 1], task_ids, embedding)
-        target = model.project(encoded, with_predictor=False)
-        torch.testing.assert_close(unroll.latent_targets[k], target)
+@pytest.mark.parametrize("training", [True, False])
+def test_unroll_is_the_model_step_by_step(training):
+    results = []
+    for unroll in (stepwise_unroll, unroll_world_model):
+        model = tiny_model().double().train(training)
+        with torch.no_grad():
+            for norm in batch_norms(model):
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.uniform_(-0.5, 0.5)
+                norm.running_mean.uniform_(-0.5, 0.5)
+                norm.running_var.uniform_(0.5, 1.5)
+        for seed in (1, 2):
+            inputs = random_inputs(steps=STEPS, seed=seed)
+            predictions = unroll(model, inputs[0].double(), inputs[1].double(), inputs[2])
+            objective(predictions).backward()
+        results.append((predictions, model))
+    (expected, oracle), (predictions, model) = results
+    for name, x, y in zip(Unroll._fields, predictions, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10, msg=name)
+    gradients = {name: p.grad for name, p in oracle.named_parameters()}
+    assert all(gradient.abs().max() > 0 for gradient in gradients.values())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, gradients[name], rtol=1e-10, atol=1e-10, msg=name
+        )
+    # The running statistics after two calls, and the number of batches they have seen.
+    buffers = dict(oracle.named_buffers())
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, buffers[name], rtol=1e-10, atol=1e-10, msg=name)
+    counts = {int(norm.num_batches_tracked) for norm in batch_norms(model)}
+    assert counts == ({2 * STEPS, 2 * (STEPS + 1)} if training else {0})
+
+
+def test_unroll_dispatches_few_operators():
+    def dispatches(unroll, steps):
+        model, inputs = tiny_model().train(), random_inputs(steps=steps)
+        with DispatchCounter() as counter:
+            unroll(model, *inputs)
+        return counter.count
+
+    # Only the dynamics are called once per step: about 25 operators with one residual block.
+    growth = [
+        dispatches(unroll_world_model, k + 1) - dispatches(unroll_world_model, k) for k in (4, 9)
+    ]
+    assert max(growth) < 40
+    assert dispatches(unroll_world_model, 5) < 0.7 * dispatches(stepwise_unroll, 5)
 
 
 def test_unroll_shapes_are_k_major():
@@ -101,25 +141,6 @@ def test_padded_observation_dimensions_change_nothing():
     before = unroll_world_model(model, *inputs)
     after = unroll_world_model(model, garbage, inputs.actions, inputs.task_ids)
     assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
-
-
-def test_train_mode_takes_batch_norm_statistics_anew_at_each_step():
-    model, batch = tiny_model().train(), 6
-    # Rewards are predicted at transitions 0..K-1, values and policy at states 0..K.
-    positions = {
-        model.reward_model.head.layers[1]: STEPS,
-        model.value_policy_model.value_heads.first_norm: STEPS + 1,
-    }
-    seen = {norm: [] for norm in positions}
-    for norm in positions:
-        norm.register_forward_pre_hook(lambda layer, args: seen[layer].append(args[0]))
-    unroll_world_model(model, *random_inputs(batch, STEPS))
-    for norm, count in positions.items():
-        assert [x.shape[0] for x in seen[norm]] == [batch] * count
-        expected = torch.zeros_like(norm.running_mean)
-        for x in seen[norm]:
-            expected = 0.9 * expected + 0.1 * x.mean(0)
-        torch.testing.assert_close(norm.running_mean, expected)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])
