@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rllib_ezm.allocator import keep_freed_memory
+
 GEMM_SIZE = 2048
 
 
 def pin(core: int | None = None) -> int:
-    """Keep this process on one core (the last one allowed by default) and torch on one thread."""
+    """Keep this process on one core (by default the last), torch on one thread, and freed memory."""
+    keep_freed_memory()
     core = max(os.sched_getaffinity(0)) if core is None else core
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
+from rllib_ezm.allocator import keep_freed_memory
 from rllib_ezm.losses.targets import age_mixing_weight, mix_values, state_masks
 from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models.unroll import Unroll
@@ -27,6 +28,7 @@ class EZMTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def build(self) -> None:
+        keep_freed_memory()
         super().build()
         config = self.config
         module = self._ezm_module

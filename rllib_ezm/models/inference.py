@@ -149,8 +149,10 @@ class FoldedModel:
         return [_mlp(features, self._value_heads[head]) for head in heads]
 
     def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Policy mean and bounded log-std, fp32 [M, A] each, at features [M, F]."""
-        mean, raw_log_std = _mlp(features, self._policy_head).float().chunk(2, dim=-1)
+        """Policy mean and bounded log-std, fp32 at least, [M, A] each, at features [M, F]."""
+        parameters = _mlp(features, self._policy_head)
+        dtype = torch.promote_types(parameters.dtype, torch.float32)
+        mean, raw_log_std = parameters.to(dtype).chunk(2, dim=-1)
         spec = self.model.spec
         return mean, bound_log_std(raw_log_std, spec.log_std_min, spec.log_std_max)
 

@@ -123,8 +123,8 @@ class Planner:
             at random once a call of the model.
         value_clip_min: Lower bound of predicted values, or None.
         precision: "float32", "bfloat16", "float16", or "auto", see `resolve_dtype`.
-        chunk_size: Roots searched at once on a CPU, so that activations stay in its caches; a GPU
-            searches all at once.
+        chunk_size: Roots searched at once on a CPU, which bounds memory (smaller chunks are not
+            faster); a GPU searches all at once.
 
     Raises:
         ValueError: If a name is unknown.
@@ -138,7 +138,7 @@ class Planner:
         value_reduction: str = "min2",
         value_clip_min: float | None = None,
         precision: str = "float32",
-        chunk_size: int = 128,
+        chunk_size: int = 512,
     ) -> None:
         draw_heads(1, value_reduction)
         resolve_dtype("cpu", precision)
