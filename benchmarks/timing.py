@@ -17,7 +17,7 @@ GEMM_SIZE = 2048
 
 
 def pin(core: int | None = None) -> int:
-    """Keep this process on one core (by default the last), torch on one thread, and freed memory."""
+    """Keep this process on one core (the last one by default), one thread, and its memory."""
     keep_freed_memory()
     core = max(os.sched_getaffinity(0)) if core is None else core
     os.sched_setaffinity(0, {core})
