@@ -1,8 +1,9 @@
 """Returns of the random and the do-nothing policy, to compare learning curves with.
 
-    python benchmarks/reference_returns.py --episodes 20 --csv results/reference_returns.csv
+    python benchmarks/reference_returns.py --csv rllib_ezm/report/data/reference_returns.csv
 
-Prints, and optionally writes, the mean return and its standard error per task and policy.
+Prints, and optionally writes, the mean return and its standard error per task and policy;
+`rllib-ezm report` shows them beside learned ones.
 """
 
 from __future__ import annotations

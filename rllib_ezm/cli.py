@@ -1,4 +1,4 @@
-"""The commands `rllib` and `rllib-ezm`: train an experiment file, evaluate a checkpoint.
+"""The commands `rllib` and `rllib-ezm`: train, evaluate a checkpoint, report on results.
 
 Ray removed its own `rllib` command after release 2.40; this one takes the same files. Ray and
 torch are imported inside the commands, so `--help` answers at once. Each command checks what the
@@ -196,6 +196,45 @@ def evaluate(
     if json_file is not None:
         origin = {"checkpoint": str(checkpoint), "num_simulations": num_simulations, "seed": seed}
         json_file.write_text(json.dumps(origin | report.to_dict(), indent=2) + "\n")
+
+
+@cli.command()
+@click.argument("dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="report",
+    show_default=True,
+    help="Folder for report.md, its tables (CSV) and figures (PNG, SVG).",
+)
+@click.option(
+    "--statistic",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="Of each run: mean of the last 10 % of its evaluations, or its best one.",
+)
+@click.option("--reference", metavar="NAME", help="Compare the other variants with this one.")
+@click.option(
+    "--group-by",
+    multiple=True,
+    metavar="FIELD",
+    help="Config field that tells variants apart (a/b for a nested one; also `experiment` and "
+    "`num_tasks`); repeatable. Default: the experiment's name without _seedN, and the fields of "
+    "its grid.",
+)
+@click.option("--published", is_flag=True, help="Show published scores of the same tasks as well.")
+def report(dirs: tuple[Path, ...], out: Path, **options: Any) -> None:
+    """Write tables and figures with confidence intervals from the results in DIR...
+
+    DIR is the folder of an experiment, or a folder of such.
+    """
+    from rllib_ezm.report import require_extra
+
+    require_extra()
+    from rllib_ezm.report.write import write_report
+
+    click.echo(f"Report: {write_report(dirs, out, **options)}")
 
 
 def _fail(program: str, message: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-LAYERS = ("models", "search", "losses", "replay", "tasks", "reanalyze")
+LAYERS = ("models", "search", "losses", "replay", "tasks", "reanalyze", "report")
 
 SCRIPT = """
 import importlib, pkgutil, sys

@@ -1,0 +1,224 @@
+"""Tune's trials as evaluation curves: return and score against env steps per task.
+
+Reads `result.json` and `params.json` of each trial. Env steps are decisions of the agent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rllib_ezm.errors import UserError
+from rllib_ezm.tasks import resolve_task
+
+RESULT_FILE = "result.json"
+PARAMS_FILE = "params.json"
+EVALUATED = "evaluation/tasks/NAME/episode_return_mean"
+
+_SPEC_TEXT = re.compile(
+    r"^TaskSpec\(name=(?P<quote>['\"])(?P<name>.+?)(?P=quote), "
+    r".*random_score=(?P<random>[^,]+), success_score=(?P<success>[^,]+), "
+    r".*action_repeat=(?P<repeat>\d+)",
+    re.DOTALL,
+)
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """The constants of a task that its scores and axes need.
+
+    Attributes:
+        random_score: Return of a random policy in eq. 13, arXiv:2603.01452.
+        success_score: Return that counts as success there.
+        action_repeat: Simulator steps per env step.
+    """
+
+    random_score: float
+    success_score: float
+    action_repeat: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The evaluations of one task during one run, in order of env steps.
+
+    Attributes:
+        env_steps: Env steps of this task [P].
+        updates: Learner updates [P]; NaN where the algorithm does not count them.
+        seconds: Training time [P], in seconds.
+        returns: Mean episode return of the evaluation [P], in the task's reward unit.
+        scores: Mean normalised score of the evaluation [P], eq. 13.
+    """
+
+    env_steps: np.ndarray
+    updates: np.ndarray
+    seconds: np.ndarray
+    returns: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: a seed of a setting.
+
+    Attributes:
+        experiment: Name of the experiment's folder.
+        name: Name of the trial's folder.
+        seed: Its seed; None if it had none.
+        config: The config's fields, nested ones joined by "/", with their values as JSON text.
+        tasks: The constants of its tasks.
+        curves: The curve of each of its tasks.
+    """
+
+    experiment: str
+    name: str
+    seed: int | None
+    config: Mapping[str, str]
+    tasks: Mapping[str, TaskInfo]
+    curves: Mapping[str, Curve]
+
+
+def find_trials(directories: Iterable[Path]) -> tuple[list[Trial], list[str]]:
+    """Read all trials under the directories.
+
+    Args:
+        directories: Each a Tune experiment, a folder of experiments, or a single trial.
+
+    Returns:
+        The trials that were evaluated, and "EXPERIMENT/TRIAL" of those that were not.
+
+    Raises:
+        UserError: If a directory holds no trial, or no trial was evaluated per task.
+    """
+    folders: dict[Path, None] = {}
+    for directory in directories:
+        folders |= dict.fromkeys(_trial_folders(directory.expanduser().resolve()))
+    trials = [_read_trial(folder) for folder in folders]
+    evaluated = [trial for trial in trials if trial.curves]
+    if not evaluated:
+        raise UserError(
+            f"no evaluation per task in {_listing(folders)}: looked for {EVALUATED} in every "
+            f"{RESULT_FILE}; train with config.evaluation(evaluation_interval=...), and other "
+            "algorithms than EZM also with custom_evaluation_function=evaluate_per_task (from "
+            "rllib_ezm.evaluation)"
+        )
+    return evaluated, [f"{t.experiment}/{t.name}" for t in trials if not t.curves]
+
+
+def _trial_folders(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise UserError(f"no such folder: {directory}")
+    patterns = (RESULT_FILE, f"*/{RESULT_FILE}", f"*/*/{RESULT_FILE}")
+    files = sorted(file for pattern in patterns for file in directory.glob(pattern))
+    if not files:
+        raise UserError(
+            f"no results of Tune in {directory}: looked for {', '.join(patterns)} (a trial, an "
+            "experiment, a folder of experiments)"
+        )
+    return [file.parent for file in files]
+
+
+def _read_trial(folder: Path) -> Trial:
+    params_file = folder / PARAMS_FILE
+    if not params_file.is_file():
+        raise UserError(f"{folder} has a {RESULT_FILE} but no {PARAMS_FILE}: not a trial of Tune")
+    params = json.loads(params_file.read_text(encoding="utf-8"))
+    tasks = _task_infos((params.get("env_config") or {}).get("tasks") or [])
+    return Trial(
+        experiment=folder.parent.name,
+        name=folder.name,
+        seed=params.get("seed"),
+        config=dict(_flatten(params)),
+        tasks=tasks,
+        curves=_curves(_results(folder / RESULT_FILE), params.get("evaluation_interval"), tasks),
+    )
+
+
+def _results(file: Path) -> list[dict[str, Any]]:
+    """The results in order of iterations; a resumed trial's new results replace the old ones."""
+    results: dict[int, dict[str, Any]] = {}
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()  # a running trial is writing it
+    for line in lines:
+        result = json.loads(line)
+        iteration = result["training_iteration"]
+        results = {i: r for i, r in results.items() if i < iteration}
+        results[iteration] = result
+    return list(results.values())
+
+
+def _curves(
+    results: Sequence[dict[str, Any]], interval: int | None, tasks: Mapping[str, TaskInfo]
+) -> dict[str, Curve]:
+    """The curve of each task; RLlib repeats an evaluation in later results, which are skipped."""
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    for result in results:
+        if not interval or result["training_iteration"] % interval:
+            continue
+        evaluated = (result.get("evaluation") or {}).get("tasks") or {}
+        for task, values in evaluated.items():
+            episode_return, score = values["episode_return_mean"], values["normalized_score"]
+            if episode_return is None or score is None:
+                continue
+            updates = result.get("num_updates_lifetime")
+            row = (
+                _env_steps(result, task, len(evaluated)),
+                np.nan if updates is None else updates,
+                result["time_total_s"],
+                episode_return,
+                score,
+            )
+            rows.setdefault(task, []).append(row)
+    unknown = sorted(set(rows) - set(tasks))
+    if unknown:
+        raise UserError(f"{RESULT_FILE} has tasks that {PARAMS_FILE} lacks: {', '.join(unknown)}")
+    return {
+        task: Curve(*np.asarray(rows[task], dtype=np.float64).T) for task in tasks if task in rows
+    }
+
+
+def _env_steps(result: Mapping[str, Any], task: str, num_tasks: int) -> float:
+    """Env steps of the task; without a count per task, its equal share of all of them.
+
+    `MultiTaskEnvRunner` keeps the shares equal to within an episode per slot.
+    """
+    counted = (result.get("tasks") or {}).get(task, {}).get("env_steps")
+    if counted is not None:
+        return float(counted)
+    return float(result["num_env_steps_sampled_lifetime"]) / num_tasks
+
+
+def _task_infos(tasks: Sequence[Any]) -> dict[str, TaskInfo]:
+    """Constants of the tasks of `env_config`: a `TaskSpec` is JSON as its text, else resolved."""
+    infos = {}
+    for task in tasks:
+        match = _SPEC_TEXT.match(task) if isinstance(task, str) else None
+        if match is not None:
+            infos[match["name"]] = TaskInfo(
+                float(match["random"]), float(match["success"]), int(match["repeat"])
+            )
+        else:
+            spec = resolve_task(task)
+            infos[spec.name] = TaskInfo(spec.random_score, spec.success_score, spec.action_repeat)
+    return infos
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}/")
+        else:
+            yield prefix + key, _ADDRESS.sub("", json.dumps(value))
+
+
+def _listing(folders: Iterable[Path]) -> str:
+    names = [str(folder) for folder in folders]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

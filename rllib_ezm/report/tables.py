@@ -1,0 +1,215 @@
+"""Rows of the report's tables, as CSV and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rllib_ezm.report.aggregate import (
+    MEASURES,
+    Estimate,
+    aggregate_estimate,
+    probability_of_improvement,
+    summarise,
+    task_estimate,
+)
+from rllib_ezm.report.comparison import Comparison, budget
+from rllib_ezm.report.reference import POLICIES, PublishedScore, reference_returns
+from rllib_ezm.report.variants import Variant, readable
+
+Row = dict[str, Any]
+
+
+def task_rows(variants: Sequence[Variant], statistic: str) -> list[Row]:
+    """A row per task and variant: returns and scores, and what simple policies return."""
+    simple = reference_returns()
+    rows = []
+    for task in _all_tasks(variants):
+        for variant in variants:
+            curves = variant.curves(task)
+            if not curves:
+                continue
+            info = variant.info(task)
+            row: Row = {"task": task, "variant": variant.name, "statistic": statistic}
+            returns = task_estimate(np.array([summarise(c.returns, statistic) for c in curves]))
+            scores = task_estimate(np.array([summarise(c.scores, statistic) for c in curves]))
+            row |= {"seeds": returns.runs, "env_steps_per_task": round(budget(curves))}
+            row |= _columns("return", returns) | _columns("score", scores)
+            row |= {f"{policy}_return": simple.get((task, policy)) for policy in POLICIES}
+            row |= {"random_score": info.random_score, "success_score": info.success_score}
+            rows.append(row)
+    return rows
+
+
+def aggregate_rows(
+    comparisons: Sequence[Comparison], statistic: str, reference: str | None
+) -> list[Row]:
+    """A row per set of tasks, variant and measure; with a reference, improvement over it too."""
+    rows = []
+    for comparison in comparisons:
+        tasks = " ".join(comparison.tasks)
+        for name, scores in comparison.scores.items():
+            estimates = {measure: aggregate_estimate(scores, measure) for measure in MEASURES}
+            if reference in comparison.scores and name != reference:
+                estimates[f"P(better than {reference})"] = probability_of_improvement(
+                    scores, comparison.scores[reference]
+                )
+            rows += [
+                {"tasks": tasks, "variant": name, "statistic": statistic, "measure": measure}
+                | {"seeds": estimate.runs}
+                | _columns("", estimate)
+                for measure, estimate in estimates.items()
+            ]
+    return rows
+
+
+def curve_rows(variants: Sequence[Variant]) -> list[Row]:
+    """A row per evaluation and task of every run: the evidence behind all other numbers."""
+    return [
+        {
+            "variant": variant.name,
+            "experiment": trial.experiment,
+            "seed": trial.seed,
+            "task": task,
+            "env_steps_per_task": round(steps),
+            "updates": None if math.isnan(updates) else round(updates),
+            "seconds": round(seconds),
+            "episode_return_mean": round(value, 2),
+            "normalized_score": round(score, 5),
+        }
+        for variant in variants
+        for trial in variant.trials
+        for task, curve in trial.curves.items()
+        for steps, updates, seconds, value, score in zip(
+            curve.env_steps, curve.updates, curve.seconds, curve.returns, curve.scores, strict=True
+        )
+    ]
+
+
+def run_rows(variants: Sequence[Variant]) -> list[Row]:
+    """A row per run: where it comes from and how far it got."""
+    rows = []
+    for variant in variants:
+        for trial in variant.trials:
+            last = max(trial.curves.values(), key=lambda curve: curve.seconds[-1])
+            rows.append(
+                {
+                    "variant": variant.name,
+                    "experiment": trial.experiment,
+                    "seed": trial.seed,
+                    "tasks": len(trial.curves),
+                    "evaluations": len(last.env_steps),
+                    "env steps per task": f"{last.env_steps[-1]:,.0f}",
+                    "updates": None if math.isnan(last.updates[-1]) else f"{last.updates[-1]:,.0f}",
+                    "minutes": f"{last.seconds[-1] / 60:.0f}",
+                }
+            )
+    return rows
+
+
+def published_rows(published: Sequence[PublishedScore]) -> list[Row]:
+    """A row per published return."""
+    return [
+        {
+            "task": score.task,
+            "method": score.method,
+            "return": f"{score.return_mean:.0f}",
+            "at": f"{score.steps:,} {score.source.unit}",
+            "source": score.source.citation,
+        }
+        for score in published
+    ]
+
+
+def readable_task_rows(rows: Sequence[Row]) -> list[Row]:
+    """`task_rows` with numbers and intervals as people write them."""
+    return [
+        {
+            "task": row["task"],
+            "variant": row["variant"],
+            f"return ({row['statistic']})": f"{row['return_mean']:.1f}",
+            "95 % interval of return": _interval(row, "return", ".1f"),
+            f"score ({row['statistic']})": f"{row['score_mean']:.3f}",
+            "95 % interval of score": _interval(row, "score", ".3f"),
+            "seeds": row["seeds"],
+            "env steps": f"{row['env_steps_per_task']:,}",
+        }
+        | {policy.replace("_", " "): _number(row[f"{policy}_return"], ".0f") for policy in POLICIES}
+        | {"success": _number(row["success_score"], "g")}
+        for row in rows
+    ]
+
+
+def readable_aggregate_rows(rows: Sequence[Row]) -> list[Row]:
+    """`aggregate_rows` of one set of tasks: a row per variant, a column per measure."""
+    table: dict[str, Row] = {}
+    for row in rows:
+        line = table.setdefault(row["variant"], {"variant": row["variant"], "seeds": row["seeds"]})
+        interval = f" {_interval(row, '', '.3f')}" if row["low"] is not None else ""
+        line[f"{row['measure']} ({row['statistic']})"] = f"{row['value']:.3f}{interval}"
+    return list(table.values())
+
+
+def setting_notes(variants: Sequence[Variant]) -> list[str]:
+    """Sentences on variants whose trials disagree on a config field, seeds aside."""
+    notes = []
+    for variant in variants:
+        fields = variant.differing_fields()
+        if fields:
+            listing = "; ".join(
+                f"`{field}`: {', '.join(readable(value) for value in values)}"
+                for field, values in fields.items()
+            )
+            notes.append(f"`{variant.name}`: its runs differ in {listing}.")
+    return notes
+
+
+def write_csv(file: Path, rows: Sequence[Row]) -> None:
+    """Write the rows with a header; None becomes an empty cell."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table; numbers to the right, None as an empty cell."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    words = {"task", "variant", "experiment", "method", "source"}
+    lines = [
+        "| " + " | ".join(columns) + " |",
+        "|" + "|".join("---" if column in words else "---:" for column in columns) + "|",
+    ]
+    for row in rows:
+        cells = ("" if row.get(column) is None else str(row[column]) for column in columns)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _all_tasks(variants: Sequence[Variant]) -> list[str]:
+    return list(dict.fromkeys(task for variant in variants for task in variant.tasks))
+
+
+def _columns(name: str, estimate: Estimate) -> Row:
+    low, high = estimate.interval or (None, None)
+    keys = (f"{name}_mean", f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
+    values = (estimate.value, low, high)
+    return {
+        key: None if value is None else round(value, 5)
+        for key, value in zip(keys, values, strict=True)
+    }
+
+
+def _interval(row: Row, name: str, form: str) -> str:
+    prefix = f"{name}_" if name else ""
+    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
+    return "1 seed" if low is None else f"[{low:{form}}, {high:{form}}]"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

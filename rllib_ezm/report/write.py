@@ -1,0 +1,178 @@
+"""`write_report`: everything `rllib-ezm report` leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rllib_ezm.errors import UserError
+from rllib_ezm.report import figures, tables
+from rllib_ezm.report.aggregate import CONFIDENCE, NUM_RESAMPLES, STATISTICS
+from rllib_ezm.report.comparison import Comparison, compare
+from rllib_ezm.report.reference import PublishedScore, published_scores
+from rllib_ezm.report.runs import find_trials
+from rllib_ezm.report.variants import Variant, group_trials
+
+REPORT_FILE = "report.md"
+POLICIES_NOTE = (
+    "Random and do nothing (zero action): means of 20 episodes at action repeat 2. On `hb:` tasks: "
+    "of 10 episodes, and of one with the action that aims at the start pose."
+)
+
+
+def write_report(
+    directories: Sequence[Path],
+    out: Path,
+    *,
+    statistic: str = "last",
+    reference: str | None = None,
+    group_by: Sequence[str] = (),
+    published: bool = False,
+) -> Path:
+    """Write tables and figures of Tune results.
+
+    Args:
+        directories: Tune experiments, or folders of them.
+        out: Folder for `report.md`, CSV tables, PNG and SVG figures; made if missing, the files of
+            an earlier report are replaced.
+        statistic: "last" or "best", see `STATISTICS`.
+        reference: Variant the others are compared with.
+        group_by: Config fields that tell variants apart, see `group_trials`.
+        published: Also show published scores of the same tasks.
+
+    Returns:
+        The path of `report.md`.
+
+    Raises:
+        UserError: If there are no results, a name is unknown, or `out` is a file.
+    """
+    out = out.expanduser()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out: {out} is a file; name a folder")
+    trials, unevaluated = find_trials(directories)
+    variants = group_trials(trials, group_by)
+    comparisons, notes = compare(variants, statistic)
+    if reference is not None:
+        notes += _check_reference(reference, comparisons)
+    if unevaluated:
+        notes.append(f"Left out, because not evaluated yet: {', '.join(unevaluated)}.")
+    notes += tables.setting_notes(variants) + _scale_notes(variants)
+    scores = published_scores(task for v in variants for task in v.tasks) if published else []
+    if published and not scores:
+        notes.append("No published score has the name of one of these tasks.")
+    out.mkdir(parents=True, exist_ok=True)
+    names = _write_figures(out, variants, comparisons, statistic, reference, scores)
+    text = _write_tables(out, variants, comparisons, statistic, reference)
+    sections = [
+        _introduction(statistic),
+        *text,
+        *(f"![{name}]({name}.png)" for name in names),
+        *(_published_section(scores) if scores else []),
+        "## Notes",
+        "\n".join(f"* {note}" for note in notes) or "None.",
+    ]
+    file = out / REPORT_FILE
+    file.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return file
+
+
+def _introduction(statistic: str) -> str:
+    return (
+        f"# Report\n\nStatistic `{statistic}`: {STATISTICS[statistic]}. Brackets: "
+        f"{CONFIDENCE:.0%} percentile bootstrap interval over runs ({NUM_RESAMPLES} resamples, "
+        "each task resamples its own runs); a single seed has none. Score: (return - random) / "
+        "(success - random), eq. 13 of arXiv:2603.01452. An env step is one decision of the agent. "
+        "Every evaluation of every run is in `curves.csv`."
+    )
+
+
+def _write_tables(
+    out: Path,
+    variants: Sequence[Variant],
+    comparisons: Sequence[Comparison],
+    statistic: str,
+    reference: str | None,
+) -> list[str]:
+    """Write the CSV files; return the Markdown tables with their headings."""
+    tasks = tables.task_rows(variants, statistic)
+    tables.write_csv(out / "scores.csv", tasks)
+    tables.write_csv(out / "curves.csv", tables.curve_rows(variants))
+    aggregates = tables.aggregate_rows(comparisons, statistic, reference)
+    if aggregates:
+        tables.write_csv(out / "aggregates.csv", aggregates)
+    sections = [
+        "## Per task",
+        tables.markdown(tables.readable_task_rows(tasks)),
+        POLICIES_NOTE,
+        "## Over tasks",
+        "Normalised scores; the optimality gap is what is missing to success: less is better.",
+    ]
+    for comparison in comparisons:
+        key = " ".join(comparison.tasks)
+        rows = [row for row in aggregates if row["tasks"] == key]
+        sections += [
+            f"{len(comparison.tasks)} tasks: {', '.join(comparison.tasks)}",
+            tables.markdown(tables.readable_aggregate_rows(rows)),
+        ]
+    return [*sections, "## Runs", tables.markdown(tables.run_rows(variants)), "## Figures"]
+
+
+def _write_figures(
+    out: Path,
+    variants: Sequence[Variant],
+    comparisons: Sequence[Comparison],
+    statistic: str,
+    reference: str | None,
+    published: Sequence[PublishedScore],
+) -> list[str]:
+    """Write the figures as PNG and SVG; return their names."""
+    styles = figures.variant_styles(variants)
+    drawn = {"tasks": figures.task_curves(variants, styles, published)}
+    if comparisons:
+        drawn["learning_curve"] = figures.aggregate_curves(comparisons, styles)
+        drawn["aggregates"] = figures.aggregate_bars(comparisons, styles, statistic)
+        drawn["profile"] = figures.profiles(comparisons, styles, statistic)
+    against = [c for c in comparisons if reference in c.scores and len(c.scores) > 1]
+    if reference is not None and against:
+        drawn["improvement"] = figures.improvement_bars(against, styles, statistic, reference)
+    for name, figure in drawn.items():
+        figures.save(figure, out, name)
+    return list(drawn)
+
+
+def _published_section(scores: Sequence[PublishedScore]) -> list[str]:
+    sources = dict.fromkeys(score.source for score in scores)
+    return [
+        "## Published scores",
+        "What the steps of each source mean:",
+        "\n".join(f"* {source.citation}. {source.x_axis}" for source in sources),
+        tables.markdown(tables.published_rows(scores)),
+    ]
+
+
+def _check_reference(reference: str, comparisons: Sequence[Comparison]) -> list[str]:
+    """Refuse an unknown reference; return notes on variants it cannot be compared with."""
+    names = [name for comparison in comparisons for name in comparison.scores]
+    if reference not in names:
+        raise UserError(f"--reference: no variant {reference!r}; there are: {', '.join(names)}")
+    others = [n for c in comparisons if reference not in c.scores for n in c.scores]
+    if not others:
+        return []
+    return [f"Not compared with `{reference}`, because on other tasks: {', '.join(others)}."]
+
+
+def _scale_notes(variants: Sequence[Variant]) -> list[str]:
+    unscaled = sorted(
+        {
+            task
+            for variant in variants
+            for task in variant.tasks
+            if (variant.info(task).random_score, variant.info(task).success_score) == (0.0, 1.0)
+        }
+    )
+    if not unscaled:
+        return []
+    return [
+        f"{', '.join(unscaled)}: no random_score and success_score given, so the score is the "
+        "plain return, and aggregates over it mean little."
+    ]
