@@ -25,7 +25,13 @@ config = (
         log_std_min=-4.0,
         log_std_max=0.5,
     )
-    .search(num_simulations=8, num_candidates=8, policy_candidates=4, inference_precision="auto")
+    .search(
+        num_simulations=8,
+        num_candidates=8,
+        policy_candidates=4,
+        wide_std_factor=1.5,
+        inference_precision="auto",
+    )
     .replay(capacity_per_task=200_000)
     .training(
         gamma=0.99,
