@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from reference import TrainingNetwork
 from timing import count_dispatches, gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.models.precision import has_native_bfloat16
@@ -33,31 +34,6 @@ from rllib_ezm.search import (
 from rllib_ezm.search.planner import Planner
 
 Search = Callable[[], object]
-
-
-class TrainingNetwork:
-    """The reference's `SearchModel`: the training network as it is, all heads at every node."""
-
-    def __init__(self, model: WorldModel) -> None:
-        self.model = model
-
-    def step(
-        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
-    ) -> StepOutput:
-        model = self.model
-        embedding = model.embed(task_ids)
-        reward = model.reward_support.decode(model.reward(latent, action, embedding))
-        latent = model.dynamics(latent, action, embedding)
-        prediction = model.predict(latent, embedding)
-        values = model.value_support.decode(prediction.value_logits)
-        first, second = torch.randperm(len(values))[:2].tolist()
-        value = torch.minimum(values[first], values[second])
-        policy = torch.cat([prediction.mean, prediction.log_std], dim=-1)
-        return StepOutput(latent, policy, reward, value)
-
-    def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, log_std = features.chunk(2, dim=-1)
-        return mean, log_std
 
 
 class CountedModel:

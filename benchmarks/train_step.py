@@ -1,0 +1,116 @@
+"""Speed of a whole update without Ray: targets by full reanalyze, then the gradient step.
+
+The reference searches one simulation at a time in fp32 on the training network and unrolls network
+by network. Variants take turns on one pinned core and are compared by CPU time.
+
+    python benchmarks/train_step.py [--small] [--batch-size B] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from learner import FULL, SMALL, UNROLL_STEPS, gradient_step, make_targets, stepwise_unroll
+from reference import SequentialPlanner
+from timing import gemm, gemm_rate, interleaved, pin, quartiles
+
+from rllib_ezm.models import WorldModel, WorldModelSpec
+from rllib_ezm.models.unroll import unroll_world_model
+from rllib_ezm.reanalyze import Reanalyzer
+from rllib_ezm.search import SearchSettings
+from rllib_ezm.search.planner import Planner
+
+TD_STEPS = 5
+
+
+def replay_batch(spec: WorldModelSpec, batch: int) -> dict[str, torch.Tensor]:
+    """Random full segments, columns as in `MultiTaskReplayBuffer.sample`."""
+    steps = UNROLL_STEPS + TD_STEPS
+    return {
+        "obs": torch.randn(batch, steps + 1, spec.obs_dim),
+        "actions": torch.rand(batch, steps, spec.action_dim) * 2.0 - 1.0,
+        "rewards": torch.rand(batch, steps),
+        "step_mask": torch.ones(batch, steps),
+        "terminal": torch.zeros(batch),
+        "task_ids": torch.arange(batch) % spec.num_tasks,
+        "search_values": torch.zeros(batch, UNROLL_STEPS + 1),
+        "search_actions": torch.zeros(batch, UNROLL_STEPS + 1, spec.action_dim),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="the sizes of ezm_dmc.py")
+    parser.add_argument("--batch-size", type=int, help="64, or 66 with --small")
+    parser.add_argument("--rounds", type=int, help="3, or 21 with --small")
+    parser.add_argument("--json", type=Path, help="also write every figure here")
+    args = parser.parse_args()
+    core = pin()
+    torch.manual_seed(0)
+    spec = SMALL if args.small else FULL
+    size = args.batch_size or (66 if args.small else 64)
+    rounds = args.rounds or (21 if args.small else 3)
+    settings = SearchSettings(8, 8) if args.small else SearchSettings()
+    model = WorldModel(spec)
+    batch = replay_batch(spec, size)
+    mask = torch.ones(spec.num_tasks, spec.action_dim)
+    targets = make_targets(spec, size, num_candidates=settings.num_candidates if args.small else 0)
+    inputs = (batch["obs"][:, : UNROLL_STEPS + 1], batch["actions"][:, :UNROLL_STEPS])
+
+    def reanalyze(planner: Planner) -> Callable[[], object]:
+        run = Reanalyzer(
+            planner, settings, unroll_steps=UNROLL_STEPS, td_steps=TD_STEPS, discount=0.99
+        )
+        return lambda: run(batch)
+
+    def update(dtype: torch.dtype) -> Callable[[], None]:
+        return gradient_step(
+            model, unroll_world_model, dtype, targets, (*inputs, batch["task_ids"])
+        )
+
+    target = copy.deepcopy(model)
+    calls: dict[str, Callable[[], object]] = {
+        "reference reanalyze": reanalyze(SequentialPlanner(copy.deepcopy(model), mask)),
+        "reference update": gradient_step(
+            model, stepwise_unroll, torch.float32, targets, (*inputs, batch["task_ids"])
+        ),
+        "fp32 reanalyze": reanalyze(Planner(target, mask)),
+        "fp32 update": update(torch.float32),
+        "bf16 reanalyze": reanalyze(Planner(target, mask, precision="bfloat16")),
+        "bf16 update": update(torch.bfloat16),
+    }
+    gemms = {"gemm fp32": gemm(torch.float32), "gemm bf16": gemm(torch.bfloat16)}
+    seconds = interleaved({**calls, **gemms}, rounds)
+    print(
+        f"D={spec.obs_dim} A={spec.action_dim} H={spec.latent_dim} B={size} "
+        f"S={settings.num_simulations} N={settings.num_candidates}, core {core}, {rounds} rounds"
+    )
+    for name, values in seconds.items():
+        q = quartiles(1e3 * values)
+        rate = f"   {gemm_rate(values) / 1e9:.0f} GF/s at best" if name.startswith("gemm") else ""
+        print(f"{name:<20}{q['q25']:11.1f} {q['median']:11.1f} {q['q75']:11.1f} ms{rate}")
+    steps = {
+        name: seconds[f"{name} reanalyze"] + seconds[f"{name} update"]
+        for name in ("reference", "fp32", "bf16")
+    }
+    # In fp32 the small networks update faster than under autocast: the best mix counts.
+    steps["mixed"] = seconds["bf16 reanalyze"] + seconds["fp32 update"]
+    keys = {
+        f"step_{name}": float(np.median(steps["reference"] / steps[name]))
+        for name in ("fp32", "bf16", "mixed")
+    }
+    keys["reanalyze_share_bf16"] = float(np.median(seconds["bf16 reanalyze"] / steps["bf16"]))
+    if args.json:
+        report = {name: quartiles(values) for name, values in seconds.items()}
+        args.json.write_text(json.dumps({"keys": keys, "seconds": report}, indent=1))
+    print("\n" + " ".join(f"{key}={value:.4g}" for key, value in keys.items()))
+
+
+if __name__ == "__main__":
+    main()
