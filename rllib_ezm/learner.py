@@ -90,7 +90,6 @@ class EZMTorchLearner(TorchLearner):
         config, module = self.config, self._ezm_module
         steps, task_ids = config.unroll_steps, batch["task_ids"]
         module.model.normalizer.update(batch["obs"][:, 0], task_ids)
-        module.target_model.eval()
         reanalyzed = self._reanalyzer(batch)
         policy_mask, value_mask = state_masks(batch["step_mask"], batch["terminal"], steps)
         value = self._mix_values(batch, reanalyzed, value_mask, policy_mask)
