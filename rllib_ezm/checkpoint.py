@@ -97,7 +97,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text())
         version = manifest["format"]
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is damaged ({error!r}); restore from another checkpoint.") from None
+        raise UserError(
+            f"{file} is damaged ({error!r}); restore from another checkpoint."
+        ) from None
     if version != FORMAT:
         raise UserError(
             f"{file} has format {version}, this version of rllib_ezm reads {FORMAT}: use the "

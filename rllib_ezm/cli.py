@@ -1,4 +1,4 @@
-"""The commands `rllib` and `rllib-ezm`: train an experiment file, evaluate a checkpoint.
+"""The commands `rllib` and `rllib-ezm`: train an experiment file, evaluate or inspect a checkpoint.
 
 Ray removed its own `rllib` command after release 2.40; this one takes the same files. Ray and
 torch are imported inside the commands, so `--help` answers at once. Each command checks what the
@@ -196,6 +196,25 @@ def evaluate(
     if json_file is not None:
         origin = {"checkpoint": str(checkpoint), "num_simulations": num_simulations, "seed": seed}
         json_file.write_text(json.dumps(origin | report.to_dict(), indent=2) + "\n")
+
+
+@cli.command("inspect")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+def inspect_command(checkpoint: Path) -> None:
+    """Check the files of an EZM CHECKPOINT and print what is in it.
+
+    Counters, tasks, buffer fill, settings that differ from the default, sizes and versions. RLlib
+    keeps some of it as pickles: inspect only checkpoints that you trust.
+    """
+    checkpoint = _check_checkpoint(checkpoint)
+    from rich.console import Console
+
+    from rllib_ezm.cluster import set_verbosity
+    from rllib_ezm.inspection import inspect_checkpoint
+
+    set_verbosity(verbose=False)
+    for table in inspect_checkpoint(checkpoint).to_rich_tables():
+        Console().print(table)
 
 
 def _fail(program: str, message: str) -> int:

@@ -136,6 +136,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                 next ones.
         """
         self._weights_seq_no = 0
+        self.metrics.reset()
         seed_generators(seed)
         if self.env is None:
             return

@@ -31,6 +31,7 @@ from rllib_ezm.statistics import TaskStatistics
 
 logger = logging.getLogger(__name__)
 
+
 class EZM(ResumableAlgorithm):
     """EfficientZero-Multitask (arXiv:2603.01452), synchronous.
 
@@ -163,8 +164,10 @@ class EZM(ResumableAlgorithm):
         self._seconds["update"] += elapsed - reanalyze
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         start = time.perf_counter()
+        errors = np.concatenate(priorities)
+        finite = np.isfinite(errors)  # of a skipped update, not all are
         self.replay_buffer.update_priorities(
-            batch["task_ids"], batch["index"], np.concatenate(priorities)
+            batch["task_ids"][finite], batch["index"][finite], errors[finite]
         )
         self._seconds["replay"] += time.perf_counter() - start
         self.num_updates += 1

@@ -15,6 +15,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
+from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
 
 from rllib_ezm.checkpoint import package_versions, verify, whole_folder, write_manifest
 from rllib_ezm.config import EZMConfig
@@ -73,6 +74,7 @@ class ResumableAlgorithm(Algorithm):
         seed = self.config.seed
         self._run_seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0])
         self._num_checkpoints = 0
+        self._num_failed_checkpoints = 0
 
     @property
     def num_env_steps(self) -> int:
@@ -129,6 +131,33 @@ class ResumableAlgorithm(Algorithm):
         if here_and_now:
             self._start_afresh()
         return str(target)
+
+    @override(Algorithm)
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Tune's call: where the disk does not take the checkpoint, training goes on without it.
+
+        The error is logged and counted in the results (`checkpoint_failures`); the previous
+        checkpoint stays the last one.
+        """
+        try:
+            return super().save(checkpoint_dir)
+        except OSError:
+            if self._storage is None:  # called by the user, who gets the exception
+                raise
+            self._num_failed_checkpoints += 1
+            logger.exception(
+                "No checkpoint was written at iteration %d; training goes on, and the previous "
+                "checkpoint is still good.",
+                self.training_iteration,
+            )
+            metrics = dict(self._last_result or {})
+            return TrainingResult(checkpoint=None, metrics=metrics)
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        results: dict[str, Any] = super().step()
+        results["checkpoint_failures"] = self._num_failed_checkpoints
+        return results
 
     @override(Algorithm)
     def restore_from_path(
