@@ -6,12 +6,15 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pyarrow.fs
 
 from rllib_ezm.errors import UserError
 
@@ -57,6 +60,43 @@ def _swap(temporary: Path, target: Path, previous: Path) -> None:
         previous.rename(target)
         raise
     shutil.rmtree(previous)
+
+
+@contextmanager
+def writable_folder(target: str | Path, filesystem: pyarrow.fs.FileSystem | None) -> Iterator[Path]:
+    """A local folder whose content is at `target` afterwards: moved there, or uploaded."""
+    filesystem, place = _resolve(target, filesystem)
+    if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+        with whole_folder(Path(place)) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        pyarrow.fs.copy_files(name, place, destination_filesystem=filesystem)
+
+
+@contextmanager
+def readable_folder(source: str | Path, filesystem: pyarrow.fs.FileSystem | None) -> Iterator[Path]:
+    """The checkpoint `source` as a local folder: itself, or a download of it."""
+    filesystem, place = _resolve(source, filesystem)
+    if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        pyarrow.fs.copy_files(place, name, source_filesystem=filesystem)
+        yield Path(name)
+
+
+def _resolve(
+    path: str | Path, filesystem: pyarrow.fs.FileSystem | None
+) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The file system of a path or URI, and the place on it."""
+    if filesystem is not None:
+        return filesystem, str(path)
+    if isinstance(path, Path) or "://" not in path:
+        return pyarrow.fs.LocalFileSystem(), str(Path(path).absolute())
+    resolved: tuple[pyarrow.fs.FileSystem, str] = pyarrow.fs.FileSystem.from_uri(path)
+    return resolved
 
 
 def package_versions() -> dict[str, str]:

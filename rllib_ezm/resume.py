@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,13 @@ from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
 
-from rllib_ezm.checkpoint import package_versions, verify, whole_folder, write_manifest
+from rllib_ezm.checkpoint import (
+    package_versions,
+    readable_folder,
+    verify,
+    writable_folder,
+    write_manifest,
+)
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.errors import UserError
 from rllib_ezm.replay import MultiTaskReplayBuffer
@@ -93,7 +97,7 @@ class ResumableAlgorithm(Algorithm):
                 written; the message names it.
         """
         path = path.to_directory() if isinstance(path, Checkpoint) else path
-        with _readable_folder(path, filesystem) as folder:
+        with readable_folder(path, filesystem) as folder:
             verify(folder, within=(cls.CLASS_AND_CTOR_ARGS_FILE_NAME, cls.METADATA_FILE_NAME))
             algorithm: ResumableAlgorithm = super().from_checkpoint(folder.as_posix(), **kwargs)
             return algorithm
@@ -123,7 +127,7 @@ class ResumableAlgorithm(Algorithm):
         state = dict(state)
         replay = state.pop(REPLAY, None)
         target = tempfile.mkdtemp() if path is None else path
-        with _writable_folder(target, filesystem) as folder:
+        with writable_folder(target, filesystem) as folder:
             super().save_to_path(folder, state=state, use_msgpack=use_msgpack)
             if replay is not None:
                 save_state(replay, folder / REPLAY)
@@ -174,7 +178,7 @@ class ResumableAlgorithm(Algorithm):
             UserError: A file of the checkpoint is missing, truncated or not the one that was
                 written; the message names it, and nothing has been restored.
         """
-        with _readable_folder(path, filesystem) as folder:
+        with readable_folder(path, filesystem) as folder:
             if component is not None:
                 super().restore_from_path(folder, component=component, **kwargs)
                 self._push_weights(derived_seed(self._run_seed, self._num_checkpoints))
@@ -277,47 +281,6 @@ class ResumableAlgorithm(Algorithm):
                 runner.set_state(state)
 
             group.foreach_env_runner(restart)
-
-
-@contextmanager
-def _writable_folder(
-    target: str | Path, filesystem: pyarrow.fs.FileSystem | None
-) -> Iterator[Path]:
-    """A local folder whose content is at `target` afterwards: moved there, or uploaded."""
-    filesystem, place = _resolve(target, filesystem)
-    if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
-        with whole_folder(Path(place)) as folder:
-            yield folder
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-        pyarrow.fs.copy_files(name, place, destination_filesystem=filesystem)
-
-
-@contextmanager
-def _readable_folder(
-    source: str | Path, filesystem: pyarrow.fs.FileSystem | None
-) -> Iterator[Path]:
-    """The checkpoint `source` as a local folder: itself, or a download of it."""
-    filesystem, place = _resolve(source, filesystem)
-    if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
-        yield Path(place)
-        return
-    with tempfile.TemporaryDirectory() as name:
-        pyarrow.fs.copy_files(place, name, source_filesystem=filesystem)
-        yield Path(name)
-
-
-def _resolve(
-    path: str | Path, filesystem: pyarrow.fs.FileSystem | None
-) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The file system of a path or URI, and the place on it."""
-    if filesystem is not None:
-        return filesystem, str(path)
-    if isinstance(path, Path) or "://" not in path:
-        return pyarrow.fs.LocalFileSystem(), str(Path(path).absolute())
-    resolved: tuple[pyarrow.fs.FileSystem, str] = pyarrow.fs.FileSystem.from_uri(path)
-    return resolved
 
 
 def _compare_versions(folder: Path, written: dict[str, str]) -> None:

@@ -159,6 +159,14 @@ def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(
 
 
 @local_only
+def test_nothing_is_built_from_a_damaged_config(saved: Saved, tmp_path: Path) -> None:
+    shutil.copytree(saved.path, tmp_path / "copy")
+    cut_in_half(tmp_path / "copy" / "class_and_ctor_args.pkl")
+    with pytest.raises(UserError, match=r"class_and_ctor_args\.pkl has"):
+        EZM.from_checkpoint(tmp_path / "copy")
+
+
+@local_only
 def test_a_full_disk_leaves_the_run_and_its_last_checkpoint_unharmed(
     saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,19 +1,21 @@
 """Everything that two runs must have in common to be the same run, as flat named arrays.
 
 `python -m oracles.run_record CHECKPOINT ITERATIONS OUT.npz ADDRESS` goes on from a checkpoint in a
-process of its own, on a running Ray, and writes the record.
+process of its own that has not imported the package, on a running Ray, and writes the record.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.algorithm import Algorithm
 
-from rllib_ezm import EZM
+if TYPE_CHECKING:
+    from rllib_ezm import EZM
 
 TIMINGS = ("time", "seconds", "duration", "throughput", "_per_s", "perf", "date")
 PROCESS = ("pid", "hostname", "node_ip", "trial_id", "iterations_since_restore", "sample")
@@ -53,7 +55,8 @@ def main() -> None:
 
     checkpoint, iterations, out, address = sys.argv[1:]
     ray.init(address=address, log_to_driver=False)
-    algorithm = EZM.from_checkpoint(checkpoint)
+    assert not any(name.startswith("rllib_ezm") for name in sys.modules)
+    algorithm = Algorithm.from_checkpoint(checkpoint)
     np.savez(out, **go_on(algorithm, int(iterations)))
     algorithm.stop()
 
