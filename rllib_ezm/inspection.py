@@ -23,8 +23,8 @@ from rllib_ezm.evaluation import load_config
 from rllib_ezm.replay.storage import load_state
 from rllib_ezm.resume import EZM_STATE, REPLAY
 
-SHOWN_ELSEWHERE = ("env_config", "_rl_module_spec", "algo_class")
-"""Settings that are no part of the list of changes: the tasks have a table of their own."""
+NOT_SETTINGS = ("env_config", "_rl_module_spec", "algo_class", "class", "simple_optimizer")
+"""Not listed as changes: the tasks have a table of their own, the rest RLlib fills in itself."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,13 @@ class CheckpointSummary:
     def to_rich_tables(self) -> Iterator[Table]:
         """Return the tables for the screen, one after the other."""
         yield _table(
-            f"{self.path}\nwritten {self.written:%Y-%m-%d %H:%M:%S}, all files intact",
-            ("", "count"),
-            [(name, f"{count:,}") for name, count in self.counters.items()],
+            "Checkpoint, all files as they were written",
+            ("", ""),
+            [
+                ("folder", str(self.path)),
+                ("written", f"{self.written:%Y-%m-%d %H:%M:%S}"),
+                *((name, f"{count:,}") for name, count in self.counters.items()),
+            ],
         )
         yield _table(
             "Tasks",
@@ -145,9 +149,9 @@ def changed_settings(config: AlgorithmConfig) -> dict[str, tuple[Any, Any]]:
     """Settings of an EZMConfig that differ from their default: name -> (value, default)."""
     values, defaults = config.to_dict(), EZMConfig().to_dict()
     return {
-        name: (value, defaults.get(name))
+        name.removeprefix("_"): (value, defaults.get(name))
         for name, value in sorted(values.items())
-        if name not in SHOWN_ELSEWHERE and repr(value) != repr(defaults.get(name))
+        if name not in NOT_SETTINGS and repr(value) != repr(defaults.get(name))
     }
 
 
