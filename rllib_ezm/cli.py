@@ -1,4 +1,4 @@
-"""The commands `rllib` and `rllib-ezm`: train, evaluate a checkpoint, report on results.
+"""The commands `rllib` and `rllib-ezm`: train, evaluate or inspect a checkpoint, report on results.
 
 Ray removed its own `rllib` command after release 2.40; this one takes the same files. Ray and
 torch are imported inside the commands, so `--help` answers at once. Each command checks what the
@@ -235,6 +235,25 @@ def report(dirs: tuple[Path, ...], out: Path, **options: Any) -> None:
     from rllib_ezm.report.write import write_report
 
     click.echo(f"Report: {write_report(dirs, out, **options)}")
+
+
+@cli.command("inspect")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+def inspect_command(checkpoint: Path) -> None:
+    """Check the files of an EZM CHECKPOINT and print what is in it.
+
+    Counters, tasks, buffer fill, settings that differ from the default, sizes and versions. RLlib
+    keeps some of it as pickles: inspect only checkpoints that you trust.
+    """
+    checkpoint = _check_checkpoint(checkpoint)
+    from rich.console import Console
+
+    from rllib_ezm.cluster import set_verbosity
+    from rllib_ezm.inspection import inspect_checkpoint
+
+    set_verbosity(verbose=False)
+    for table in inspect_checkpoint(checkpoint).to_rich_tables():
+        Console().print(table)
 
 
 def _fail(program: str, message: str) -> int:

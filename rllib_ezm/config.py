@@ -80,6 +80,7 @@ class EZMConfig(AlgorithmConfig):
         self.target_period = 1
         self.reanalyze_ratio = 1.0
         self.train_precision = "float32"
+        self.max_consecutive_nonfinite_updates = 10
 
         # .world_model()
         self.latent_dim = 512
@@ -177,6 +178,7 @@ class EZMConfig(AlgorithmConfig):
         target_period: int = NotProvided,
         reanalyze_ratio: float = NotProvided,
         train_precision: str = NotProvided,
+        max_consecutive_nonfinite_updates: int = NotProvided,
         **kwargs: Any,
     ) -> EZMConfig:
         """Set the training settings; RLlib's own (`lr`, `gamma`, `grad_clip`, ...) go in `kwargs`.
@@ -206,6 +208,9 @@ class EZMConfig(AlgorithmConfig):
             reanalyze_ratio: Share of each batch that is searched anew.
             train_precision: "float32", "bfloat16" autocast of the unroll, or "auto": bfloat16 where
                 the device has it natively.
+            max_consecutive_nonfinite_updates: An update with a non-finite loss or gradient is
+                skipped and counted (`skipped_updates`); so many in a row end the training with an
+                error that names the loss terms and tasks.
             **kwargs: Settings of `AlgorithmConfig.training`.
         """
         own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}

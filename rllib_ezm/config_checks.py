@@ -26,6 +26,7 @@ INTEGERS_FROM = {
     "td_steps": 1,
     "weight_sync_interval": 1,
     "target_period": 1,
+    "max_consecutive_nonfinite_updates": 1,
     "capacity_per_task": 1,
     "train_batch_size_per_learner": 1,
     "rollout_fragment_length": 1,

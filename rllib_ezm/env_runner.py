@@ -12,6 +12,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
 
+from rllib_ezm.seeding import seed_generators
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.slot import TaskSlot
 
@@ -65,6 +66,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         slots = mine or [((self.worker_index or 1) - 1) % self.tasks.num_tasks]
         self._share: list[int] = mine
         self.task_steps = np.zeros(self.tasks.num_tasks, dtype=np.int64)
+        self._slots = slots
         self.slot_tasks: list[int | None] = [None] * len(slots)
         self._first_tasks: list[int | None] = list(slots)
         self._episode_index = [0] * len(slots)
@@ -121,12 +123,32 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         super()._increase_sampled_metrics(num_steps, num_episodes_completed)
         self.num_env_steps_sampled_lifetime += num_steps * (self.config.num_env_runners or 1)
 
-    def start_afresh(self) -> None:
-        """Begin new episodes, and take the next weights although they may be older than ours.
+    def start_afresh(self, seed: int, env_steps: np.ndarray) -> None:
+        """Begin new episodes with new seeds, as a runner does that was created at this moment.
 
-        For going back to a checkpoint: RLlib's env runners refuse older weights.
+        Every slot starts with its own first task. The next weights are taken although they may be
+        older than ours: after going back to a checkpoint they are.
+
+        Args:
+            seed: Of this process's random generators and of the episodes. Evaluation keeps the
+                configured seed for its episodes, so that all evaluations start in the same states.
+            env_steps: Env steps of each task so far on all runners [T], for the balance of the
+                next ones.
         """
         self._weights_seq_no = 0
+        self.metrics.reset()
+        seed_generators(seed)
+        if self.env is None:
+            return
+        if self._seed is None or not self.config.in_evaluation:
+            self._seed = seed % 2**31
+        runners = self.config.num_env_runners or 1
+        self.num_env_steps_sampled_lifetime = int(env_steps.sum())
+        self.task_steps[:] = env_steps // runners
+        self.slot_tasks = [None] * self.num_envs
+        self._first_tasks = list(self._slots)
+        self._episode_index = [0] * self.num_envs
+        self._ongoing_episodes = [None] * self.num_envs
         self._needs_initial_reset = True
 
     def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:

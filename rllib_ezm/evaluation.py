@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -16,6 +17,7 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
+from rllib_ezm.checkpoint import MANIFEST_FILE, verify
 from rllib_ezm.env_runner import MultiTaskEnvRunner, PlayedEpisode
 from rllib_ezm.errors import UserError
 from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
@@ -93,15 +95,7 @@ def load_env_runner(
     Raises:
         UserError: If `path` holds no checkpoint of an algorithm that uses `MultiTaskEnvRunner`.
     """
-    arguments = path / "class_and_ctor_args.pkl"
-    if not arguments.is_file() or not (path / MODULE_PATH).is_dir():
-        raise UserError(
-            f"{path} is not an algorithm checkpoint: it lacks {arguments.name} or {MODULE_PATH}."
-        )
-    with arguments.open("rb") as file:
-        stored = pickle.load(file)["ctor_args_and_kwargs"]
-    config = stored[0][0] if stored[0] else stored[1]["config"]
-    config = config if not isinstance(config, dict) else _from_dict(config)
+    config = load_config(path)
     config = config.copy(copy_frozen=False)
     if not issubclass(config.env_runner_cls, MultiTaskEnvRunner):
         raise UserError(
@@ -119,6 +113,25 @@ def load_env_runner(
     runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
     runner.module.restore_from_path(path / MODULE_PATH)
     return runner
+
+
+def load_config(path: Path) -> AlgorithmConfig:
+    """The config of an algorithm's checkpoint, which RLlib stores as a pickle.
+
+    Raises:
+        UserError: If `path` holds no checkpoint of an algorithm, or a damaged one.
+    """
+    arguments = path / "class_and_ctor_args.pkl"
+    if not arguments.is_file() or not (path / MODULE_PATH).is_dir():
+        raise UserError(
+            f"{path} is not an algorithm checkpoint: it lacks {arguments.name} or {MODULE_PATH}."
+        )
+    if (path / MANIFEST_FILE).is_file():  # other algorithms on our env runner write none
+        verify(path, within=(arguments.name, MODULE_PATH.as_posix()))
+    with arguments.open("rb") as file:
+        stored = pickle.load(file)["ctor_args_and_kwargs"]
+    config = stored[0][0] if stored[0] else stored[1]["config"]
+    return config if not isinstance(config, dict) else _from_dict(config)
 
 
 def _from_dict(config: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -25,22 +25,19 @@ from rllib_ezm.config import EZMConfig
 from rllib_ezm.env_runner import TASK_ID
 from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
+from rllib_ezm.resume import ResumableAlgorithm
 from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
 from rllib_ezm.statistics import TaskStatistics
 
 logger = logging.getLogger(__name__)
 
-EZM_STATE = "ezm"
 
-
-class EZM(Algorithm):
+class EZM(ResumableAlgorithm):
     """EfficientZero-Multitask (arXiv:2603.01452), synchronous.
 
     One `training_step` samples a fragment from every environment slot, then runs the updates that
-    `replay_ratio` makes due.
+    `replay_ratio` makes due. `ResumableAlgorithm` says what a checkpoint holds and does.
     """
-
-    config: EZMConfig
 
     @classmethod
     @override(Algorithm)
@@ -75,12 +72,8 @@ class EZM(Algorithm):
         self._learning_start: int | None = None
         self._updates_at_learning_start = 0
         self._waiting_since = 0
+        self.begin_run()
         self._seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
-
-    @property
-    def num_env_steps(self) -> int:
-        """Decisions collected so far, summed over the tasks."""
-        return int(self.task_statistics.env_steps.sum())
 
     @property
     def num_updates_due(self) -> int:
@@ -171,16 +164,21 @@ class EZM(Algorithm):
         self._seconds["update"] += elapsed - reanalyze
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         start = time.perf_counter()
+        errors = np.concatenate(priorities)
+        finite = np.isfinite(errors)  # of a skipped update, not all are
         self.replay_buffer.update_priorities(
-            batch["task_ids"], batch["index"], np.concatenate(priorities)
+            batch["task_ids"][finite], batch["index"][finite], errors[finite]
         )
         self._seconds["replay"] += time.perf_counter() - start
         self.num_updates += 1
 
     def _sync_weights(self) -> None:
         start = time.perf_counter()
+        # Without a timeout, RLlib drops the transfer to a runner that has not taken the last one.
         self.env_runner_group.sync_weights(
-            from_worker_or_learner_group=self.learner_group, inference_only=True
+            from_worker_or_learner_group=self.learner_group,
+            inference_only=True,
+            timeout_seconds=None,
         )
         self._seconds["sync"] += time.perf_counter() - start
 
@@ -209,72 +207,6 @@ class EZM(Algorithm):
             log(("time_share", name), value / elapsed, reduce="mean")
         log(("throughput", "env_steps_per_s"), env_steps / elapsed, reduce="mean")
         log(("throughput", "updates_per_s"), updates / elapsed, reduce="mean")
-
-    @override(Algorithm)
-    def get_state(
-        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        state: dict[str, Any] = super().get_state(
-            components, not_components=not_components, **kwargs
-        )
-        if self._check_component(EZM_STATE, components, not_components):
-            state[EZM_STATE] = {
-                "num_updates": self.num_updates,
-                "learning_start": self._learning_start,
-                "updates_at_learning_start": self._updates_at_learning_start,
-                "waiting_since": self._waiting_since,
-                "evaluation_score_mean": self.evaluation_score_mean,
-                "task_statistics": self.task_statistics.get_state(),
-            }
-            if self.config.store_buffer_in_checkpoints:
-                state[EZM_STATE]["replay"] = self.replay_buffer.get_state()
-        return state
-
-    @override(Algorithm)
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        if EZM_STATE not in state:
-            return
-        own = state[EZM_STATE]
-        self.num_updates = own["num_updates"]
-        self._learning_start = own["learning_start"]
-        self._updates_at_learning_start = own["updates_at_learning_start"]
-        self._waiting_since = own["waiting_since"]
-        self.evaluation_score_mean = own["evaluation_score_mean"]
-        self.task_statistics.set_state(own["task_statistics"])
-        if "replay" in own:
-            self.replay_buffer.set_state(own["replay"])
-        else:
-            self._learning_start = None
-            self._waiting_since = self.num_env_steps
-            logger.warning(
-                "The checkpoint holds no replay buffer (store_buffer_in_checkpoints=False): "
-                "learning waits until %d new env steps are collected.",
-                self.config.num_steps_sampled_before_learning_starts,
-            )
-
-    @override(Algorithm)
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        super().restore_from_path(path, *args, **kwargs)
-        self._replace_runner_weights()
-
-    def _replace_runner_weights(self) -> None:
-        """Send the learner's weights to all env runners, even to those that hold newer ones.
-
-        RLlib's own sync skips a runner whose weights carry a higher sequence number, so after going
-        back to an older checkpoint runners would act with weights of the abandoned future.
-        """
-        state = self.learner_group.get_state(
-            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
-        )[COMPONENT_LEARNER]
-
-        def replace(runner: Any) -> None:
-            runner.start_afresh()
-            runner.set_state(state)
-
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
-                group.foreach_env_runner(replace)
 
 
 register_trainable("EZM", EZM)

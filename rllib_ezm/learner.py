@@ -16,6 +16,7 @@ from rllib_ezm.losses.targets import age_mixing_weight, mix_values, state_masks
 from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.nonfinite import NonFiniteGuard
 from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
 from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
 
@@ -54,6 +55,11 @@ class EZMTorchLearner(TorchLearner):
         self._update_target = TargetUpdate(module.target_model, module.model, config.target_tau)
         self._num_updates = 0
         self._targets: Targets | None = None
+        self._guard = NonFiniteGuard(
+            config.max_consecutive_nonfinite_updates,
+            config.get_task_set().names,
+            module.buffers(),
+        )
 
     @property
     def _ezm_module(self) -> EZMTorchRLModule:
@@ -77,6 +83,7 @@ class EZMTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def _uncompiled_update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
+        self._guard.begin()
         start = time.perf_counter()
         self._targets = self._make_targets(batch[DEFAULT_MODULE_ID])
         if self.device.type == "cuda":
@@ -158,7 +165,9 @@ class EZMTorchLearner(TorchLearner):
             self._log("value_error", priorities.mean())
             self._log("importance_weight", weights.mean())
         self.metrics.log_value((module_id, PRIORITIES), priorities, reduce="item_series")
-        return (weights * per_sample).mean() / config.unroll_steps
+        loss = (weights * per_sample).mean() / config.unroll_steps
+        self._guard.remember(loss, terms, batch["task_ids"])
+        return loss
 
     @override(TorchLearner)
     def postprocess_gradients_for_module(
@@ -173,8 +182,8 @@ class EZMTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
-        """Step the optimiser on the clipped gradients; a non-finite gradient skips the update."""
-        finite = bool(torch.isfinite(self._gradient_norm))
+        """Step the optimiser on the clipped gradients, unless `NonFiniteGuard` forbids it."""
+        finite = self._guard.check(self._gradient_norm, self._ezm_module.named_parameters())
         if finite:
             self.get_optimizer(DEFAULT_MODULE_ID).step()
         key = (DEFAULT_MODULE_ID, "skipped_updates")
@@ -211,12 +220,17 @@ class EZMTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**super().get_state(*args, **kwargs), "num_updates": self._num_updates}
+        return {
+            **super().get_state(*args, **kwargs),
+            "num_updates": self._num_updates,
+            "nonfinite_in_a_row": self._guard.in_a_row,
+        }
 
     @override(TorchLearner)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self._num_updates = state.get("num_updates", self._num_updates)
+        self._guard.in_a_row = state.get("nonfinite_in_a_row", self._guard.in_a_row)
 
 
 class TargetUpdate:

@@ -46,6 +46,10 @@ class TaskStatistics:
         """Mean normalised score over the tasks; a task without an episode yet counts 0."""
         return float(np.mean([score or 0.0 for score in self.scores()]))
 
+    def abandon_ongoing(self) -> None:
+        """Forget the returns of episodes under way; their env steps stay counted."""
+        self._ongoing.clear()
+
     def get_state(self) -> dict[str, Any]:
         """Everything needed to go on after a restart, as plain Python and numpy objects."""
         return {
@@ -62,4 +66,4 @@ class TaskStatistics:
             deque(values, maxlen=old.maxlen)
             for values, old in zip(state["returns"], self.returns, strict=True)
         ]
-        self._ongoing.clear()
+        self.abandon_ongoing()

@@ -39,6 +39,7 @@ WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
     "target_period": ([0], "integer >= 1"),
     "reanalyze_ratio": ([-0.1, 1.1, None], r"\[0, 1\]|finite number"),
     "train_precision": (["fp32", "float16"], "bfloat16"),
+    "max_consecutive_nonfinite_updates": ([0, 2.5, None], "integer >= 1"),
     "lr": ([0.0, -1e-4, "fast"], "number > 0 or a schedule|list of 2 or more"),
     "gamma": ([0.0, 1.0, 99], r"in \(0, 1\)"),
     "grad_clip": ([0.0, -5, "no"], "> 0, or None|finite number, or None"),

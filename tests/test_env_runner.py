@@ -9,7 +9,7 @@ from oracles.tiny import scripted_task, tiny_config
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import TASK_ID, MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.env_runner import EPISODE_INDEX, TASK_ID, MultiTaskEnvRunner, PlayedEpisode
 from rllib_ezm.ezm import to_chunk
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 
@@ -183,3 +183,28 @@ def test_the_warm_up_counts_the_steps_of_all_runners(runners: int) -> None:
                 chunk = to_chunk(episode)
                 random += int((chunk.actions != chunk.search_actions).any(axis=1).sum())
         assert random == 40 // runners
+
+
+def test_started_afresh_a_used_runner_is_like_a_new_one() -> None:
+    config = tiny_config(unequal_tasks()).env_runners(explore=True)
+    (used,), (new,) = make_runners(config, 0), make_runners(config, 0)
+    used.sample(num_timesteps=70)
+    weights = used.module.get_state()
+    steps = np.array([50, 5, 50])
+    collected = []
+    for runner in (used, new):
+        runner.start_afresh(11, steps)
+        runner.set_state({"rl_module": weights})
+        collected.append(runner.sample(num_timesteps=90))
+    assert len(collected[0]) == len(collected[1]) > 3
+    for ours, theirs in zip(*collected, strict=True):
+        assert ours.custom_data == theirs.custom_data
+        assert ours.t_started == theirs.t_started == 0
+        np.testing.assert_array_equal(ours.get_actions(), theirs.get_actions())
+        np.testing.assert_array_equal(
+            ours.get_observations()["obs"], theirs.get_observations()["obs"]
+        )
+    first = [c.custom_data[TASK_ID] for c in collected[0] if c.custom_data[EPISODE_INDEX] == 0]
+    assert sorted(first) == [0, 1, 2]
+    played = steps_per_task(collected[0], 3)
+    assert played[1] > 2 * played[0], "the task that had fallen behind catches up"

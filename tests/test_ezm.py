@@ -181,8 +181,9 @@ def test_a_checkpoint_keeps_everything(trained: Trained, tmp_path: Path) -> None
             assert getattr(restored, name) == getattr(original, name), name
         assert len(restored.replay_buffer) == len(original.replay_buffer)
         ours, theirs = (a.replay_buffer.get_state() for a in (original, restored))
-        for column in ours["slots"]:
-            np.testing.assert_array_equal(ours["slots"][column], theirs["slots"][column])
+        for ring, saved in ours["rings"].items():
+            for name, column in saved["columns"].items():
+                np.testing.assert_array_equal(column, theirs["rings"][ring]["columns"][name])
         learner_state = restored.learner_group.get_state(components="learner")["learner"]
         assert learner_state["num_updates"] == original.num_updates
 
@@ -260,7 +261,7 @@ def test_without_its_buffer_a_restored_algorithm_collects_before_it_learns(
     finally:
         algorithm.stop()
     assert updates > 0
-    with caplog.at_level(logging.WARNING, logger="rllib_ezm.ezm"):
+    with caplog.at_level(logging.WARNING, logger="rllib_ezm.resume"):
         restored = EZM.from_checkpoint(path)
     try:
         assert "learning waits until 30 new env steps" in caplog.text

@@ -14,6 +14,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.learner import PRIORITIES, EZMTorchLearner
 from rllib_ezm.models.unroll import Unroll
+from rllib_ezm.nonfinite import NonFiniteUpdatesError
 
 LENGTH = 3
 METRICS = {
@@ -236,6 +237,30 @@ def test_a_non_finite_gradient_skips_the_update(config: EZMConfig) -> None:
     assert update(learner, batch)["skipped_updates"] == 1
     for name, parameter in model_of(learner).model.named_parameters():
         assert torch.equal(parameter, before[name]), name
+
+
+def test_a_skipped_update_leaves_no_trace_in_the_running_statistics(config: EZMConfig) -> None:
+    learner = build(config)
+    update(learner, draw(config))
+    before = copy.deepcopy(dict(model_of(learner).model.named_buffers()))
+    batch = draw(config, seed=1)
+    batch["obs"][0, 1] = np.nan
+    assert update(learner, batch)["skipped_updates"] == 1
+    for name, buffer in model_of(learner).model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    assert update(learner, draw(config))["skipped_updates"] == 0
+
+
+def test_too_many_non_finite_updates_in_a_row_name_the_term_and_the_task(config: EZMConfig) -> None:
+    learner = build(config.training(max_consecutive_nonfinite_updates=3))
+    bad = draw(config)
+    bad["rewards"][bad["task_ids"] == 1] = np.nan
+    for batch in (bad, bad, draw(config), bad, bad):
+        update(learner, batch)
+    with pytest.raises(NonFiniteUpdatesError, match="3 updates in a row") as error:
+        update(learner, bad)
+    assert "'reward' of task scripted-6 (4 of 4 samples)" in str(error.value)
+    assert "scripted-5" not in str(error.value)
 
 
 @pytest.mark.parametrize("policy_loss", ["best_action", "distribution"])

@@ -61,10 +61,14 @@ class CategoricalSupport(nn.Module):
         self.register_buffer("atoms", atoms.to(torch.float32), persistent=False)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Two-hot probabilities of scalars; [...] -> [..., Q]. Values outside are clamped."""
+        """Two-hot probabilities of scalars; [...] -> [..., Q]. Values outside are clamped.
+
+        NaN gives NaN probabilities, so that the loss shows it.
+        """
         y = signed_hyperbolic(x.float())
         spacing = (self.atoms[-1] - self.atoms[0]) / (self.num_bins - 1)
-        lower = ((y - self.atoms[0]) / spacing).floor().clamp(0, self.num_bins - 2).long()
+        lower = ((y - self.atoms[0]) / spacing).floor().nan_to_num().clamp(0, self.num_bins - 2)
+        lower = lower.long()
         # Weights from the atoms themselves, so that `decode` is the inverse to fp32 rounding.
         below, above = self.atoms[lower], self.atoms[lower + 1]
         upper_weight = ((y - below) / (above - below)).clamp(0.0, 1.0).unsqueeze(-1)

@@ -255,23 +255,31 @@ class MultiTaskReplayBuffer:
             "independent": int(self._independent),
         }
 
-    def get_state(self) -> State:
-        """Everything needed to go on exactly: copies of the used slots, priorities, RNG.
+    def get_state(self, *, copy: bool = True) -> State:
+        """Everything needed to go on exactly: the used slots, priorities, RNG.
+
+        Args:
+            copy: False returns the columns as views of the buffer's own memory, valid until the
+                next `add`: for writing gigabytes to disk without a second copy of them.
 
         Returns:
-            `layout` (ints), `rotation` (int), `rng` (JSON string), `rings` (one dict of ints and
-            arrays per ring) and `slots` (field name -> array over the used slots, ring by ring).
+            `layout` (ints), `rotation` (int), `rng` (JSON string) and `rings`: per ring `counters`
+            (see `Ring.get_state`) and `columns` (field name -> array over the used slots).
         """
-        used = self._used_slots()
-        rings, places = used // self._capacity, used % self._capacity
-        slots = {name: array[used] for name, array in self._slots.named().items()}
-        slots["priorities"] = self._tree.get(rings, places)
+        rings: State = {}
+        for ring in self._rings:
+            used = self._used_slots(ring)
+            columns = {
+                name: array[used].copy() if copy else array[used]
+                for name, array in self._slots.named().items()
+            }
+            columns["priorities"] = self._tree.get(ring.index, np.arange(ring.filled))
+            rings[str(ring.index)] = {"counters": ring.get_state(), "columns": columns}
         return {
             "layout": self._layout(),
             "rotation": self._rotation,
             "rng": json.dumps(self._rng.bit_generator.state),
-            "rings": {str(ring.index): ring.get_state() for ring in self._rings},
-            "slots": slots,
+            "rings": rings,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -289,20 +297,19 @@ class MultiTaskReplayBuffer:
                 f"The saved replay buffer has {layout}, this one {self._layout()}; build it with "
                 "the sizes it was saved with."
             )
-        used = self._used_slots()
-        self._slots.serials[used] = 0
-        self._slots.kinds[used] = 0
         for ring in self._rings:
-            ring.set_state(state["rings"][str(ring.index)])
-        used = self._used_slots()
-        for name, array in self._slots.named().items():
-            array[used] = state["slots"][name]
-        for ring in self._rings:
-            own = used // self._capacity == ring.index
-            self._tree.refill(ring.index, state["slots"]["priorities"][own])
+            saved = state["rings"][str(ring.index)]
+            used = self._used_slots(ring)
+            self._slots.serials[used] = 0
+            self._slots.kinds[used] = 0
+            ring.set_state(saved["counters"])
+            used = self._used_slots(ring)
+            for name, array in self._slots.named().items():
+                array[used] = saved["columns"][name]
+            self._tree.refill(ring.index, saved["columns"]["priorities"])
         self._rotation = int(state["rotation"])
         self._rng.bit_generator.state = json.loads(state["rng"])
 
-    def _used_slots(self) -> IntArray:
-        ranges = [ring.index * self._capacity + np.arange(ring.filled) for ring in self._rings]
-        return np.concatenate(ranges)
+    def _used_slots(self, ring: Ring) -> slice:
+        start = ring.index * self._capacity
+        return slice(start, start + ring.filled)

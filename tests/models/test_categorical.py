@@ -136,3 +136,9 @@ def test_decode_keeps_fp32_under_autocast():
 def test_wrong_ranges_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         CategoricalSupport(*arguments)
+
+
+def test_nan_is_encoded_as_nan_and_only_there():
+    two_hot = PAPER.encode(torch.tensor([torch.nan, 1.5]))
+    assert two_hot[0].isnan().any()
+    torch.testing.assert_close(two_hot[1], PAPER.encode(torch.tensor(1.5)))

@@ -64,10 +64,10 @@ def test_state_is_a_copy_of_the_filled_part_only() -> None:
     before = copy.deepcopy(state)
     buffer.add(make_episode(0, 70, 30))
     buffer.sample(5)
-    assert len(state["slots"]["obs"]) == 40 + 13
+    assert [len(ring["columns"]["obs"]) for ring in state["rings"].values()] == [40, 0, 13]
     assert state["rng"] == before["rng"]
-    for name, array in before["slots"].items():
-        assert array.tobytes() == state["slots"][name].tobytes(), name
+    for name, array in before["rings"]["0"]["columns"].items():
+        assert array.tobytes() == state["rings"]["0"]["columns"][name].tobytes(), name
 
 
 def test_empty_buffer_round_trips() -> None:

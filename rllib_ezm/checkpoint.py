@@ -1,0 +1,189 @@
+"""Checkpoint folders that are whole or absent: written under a temporary name, with a manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import tempfile
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+
+from rllib_ezm.errors import UserError
+
+MANIFEST_FILE = "ezm_manifest.json"
+FORMAT = 1
+PACKAGES = ("rllib-ezm", "ray", "torch", "numpy", "gymnasium", "mujoco", "dm-control")
+
+_BLOCK = 2**22
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place when the block ends without an exception.
+
+    After an exception nothing is left of it, and a `target` that existed is as it was.
+
+    Args:
+        target: Where the folder shall be; replaced if it exists.
+
+    Yields:
+        The empty temporary folder, on the same file system.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex[:8]
+    temporary = target.with_name(f".{target.name}.{mark}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        _swap(temporary, target, target.with_name(f".{target.name}.{mark}.previous"))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _swap(temporary: Path, target: Path, previous: Path) -> None:
+    if not target.exists():
+        temporary.rename(target)
+        return
+    target.rename(previous)
+    try:
+        temporary.rename(target)
+    except OSError:
+        previous.rename(target)
+        raise
+    shutil.rmtree(previous)
+
+
+@contextmanager
+def writable_folder(target: str | Path, filesystem: pyarrow.fs.FileSystem | None) -> Iterator[Path]:
+    """A local folder whose content is at `target` afterwards: moved there, or uploaded."""
+    filesystem, place = _resolve(target, filesystem)
+    if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+        with whole_folder(Path(place)) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        pyarrow.fs.copy_files(name, place, destination_filesystem=filesystem)
+
+
+@contextmanager
+def readable_folder(source: str | Path, filesystem: pyarrow.fs.FileSystem | None) -> Iterator[Path]:
+    """The checkpoint `source` as a local folder: itself, or a download of it."""
+    filesystem, place = _resolve(source, filesystem)
+    if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        pyarrow.fs.copy_files(place, name, source_filesystem=filesystem)
+        yield Path(name)
+
+
+def _resolve(
+    path: str | Path, filesystem: pyarrow.fs.FileSystem | None
+) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The file system of a path or URI, and the place on it."""
+    if filesystem is not None:
+        return filesystem, str(path)
+    if isinstance(path, Path) or "://" not in path:
+        return pyarrow.fs.LocalFileSystem(), str(Path(path).absolute())
+    resolved: tuple[pyarrow.fs.FileSystem, str] = pyarrow.fs.FileSystem.from_uri(path)
+    return resolved
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that a run depends on."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes sizes and checksums (CRC-32) of all files in `folder`, and the package versions."""
+    files = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "crc32": _crc32(file)}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    manifest = {"format": FORMAT, "versions": package_versions(), "files": files}
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint: `format`, `versions`, and `files` (path -> bytes, crc32).
+
+    Raises:
+        UserError: There is none, or one that this version cannot read.
+    """
+    file = folder / MANIFEST_FILE
+    if not file.is_file():
+        raise UserError(
+            f"{folder} is not a whole checkpoint of EZM: it lacks {MANIFEST_FILE}. Restore from "
+            "another checkpoint."
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        version = manifest["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{file} is damaged ({error!r}); restore from another checkpoint."
+        ) from None
+    if version != FORMAT:
+        raise UserError(
+            f"{file} has format {version}, this version of rllib_ezm reads {FORMAT}: use the "
+            "version that wrote it."
+        )
+    return manifest
+
+
+def verify(folder: Path, within: Sequence[str] = ("",)) -> dict[str, Any]:
+    """Compares the files of a checkpoint with its manifest.
+
+    Args:
+        folder: The checkpoint.
+        within: Prefixes of the files to compare; all by default.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: A file is missing, truncated or not the one that was written; names the file.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        if not name.startswith(tuple(within)):
+            continue
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"The checkpoint is incomplete: {file} is missing.")
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise UserError(
+                f"The checkpoint is damaged: {file} has {size:,} bytes instead of "
+                f"{expected['bytes']:,}."
+            )
+        if _crc32(file) != expected["crc32"]:
+            raise UserError(
+                f"The checkpoint is damaged: {file} is not the file that was written (checksum)."
+            )
+    return manifest
+
+
+def _crc32(file: Path) -> int:
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum

@@ -1,0 +1,301 @@
+"""Checkpoints of EZM: everything in them, and a resumed run is the run that goes on."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.fs
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
+from ray.rllib.utils.annotations import override
+from ray.tune import Checkpoint
+from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
+
+from rllib_ezm.checkpoint import (
+    package_versions,
+    readable_folder,
+    verify,
+    writable_folder,
+    write_manifest,
+)
+from rllib_ezm.config import EZMConfig
+from rllib_ezm.errors import UserError
+from rllib_ezm.replay import MultiTaskReplayBuffer
+from rllib_ezm.replay.storage import load_state, save_state
+from rllib_ezm.seeding import derived_seed, seed_generators
+from rllib_ezm.statistics import TaskStatistics
+
+logger = logging.getLogger(__name__)
+
+EZM_STATE = "ezm"
+"""Key of EZM's own counters in the algorithm's state."""
+
+REPLAY = "replay"
+"""Key of the replay buffer in the algorithm's state, and its folder in a checkpoint."""
+
+STATE_FORMAT = 1
+DRIVER, LEARNER, RUNNER, EVALUATION = range(4)
+
+
+class ResumableAlgorithm(Algorithm):
+    """An RLlib algorithm whose checkpoints hold everything, and are whole or absent.
+
+    A checkpoint is a fresh start for all that is random or under way, in the run that writes it
+    just as in a run restored from it, so that both go on identically:
+
+    * Every process gets new seeds for all its random generators. They follow from the run's seed
+      and the number of checkpoints written so far.
+    * Every environment begins a new episode with a new seed. The transitions of the episodes under
+      way are counted and stay in the replay buffer, as parts of episodes without an end; their
+      unfinished returns are dropped.
+    * All env runners get the learner's latest weights.
+
+    So with a fixed seed and synchronous sampling, N iterations, `save_to_path`, N iterations give
+    the same weights, buffer and metrics (timings apart) as N iterations, `save_to_path`, a new
+    process, `from_checkpoint`, N iterations. A run that never saves may go another way.
+
+    `save_to_path` writes RLlib's files, the replay buffer as plain arrays under `replay/`, and a
+    manifest with the checksums of all of them, first under a temporary name. Restoring compares
+    them. RLlib's own files (weights, optimiser, counters, config) are pickles, as in any of its
+    checkpoints: load only those that you trust.
+    """
+
+    config: EZMConfig
+    replay_buffer: MultiTaskReplayBuffer
+    task_statistics: TaskStatistics
+    num_updates: int
+    evaluation_score_mean: float
+    _learning_start: int | None
+    _updates_at_learning_start: int
+    _waiting_since: int
+
+    def begin_run(self) -> None:
+        """Call it once in `setup`: from here on checkpoints are counted."""
+        seed = self.config.seed
+        self._run_seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0])
+        self._num_checkpoints = 0
+        self._num_failed_checkpoints = 0
+
+    @property
+    def num_env_steps(self) -> int:
+        """Decisions collected so far, summed over the tasks."""
+        return int(self.task_statistics.env_steps.sum())
+
+    @classmethod
+    @override(Algorithm)
+    def from_checkpoint(
+        cls, path: Any, filesystem: pyarrow.fs.FileSystem | None = None, **kwargs: Any
+    ) -> ResumableAlgorithm:
+        """A new algorithm that goes on from a checkpoint.
+
+        Raises:
+            UserError: A file of the checkpoint is missing, truncated or not the one that was
+                written; the message names it.
+        """
+        path = path.to_directory() if isinstance(path, Checkpoint) else path
+        with readable_folder(path, filesystem) as folder:
+            verify(folder, within=(cls.CLASS_AND_CTOR_ARGS_FILE_NAME, cls.METADATA_FILE_NAME))
+            algorithm: ResumableAlgorithm = super().from_checkpoint(folder.as_posix(), **kwargs)
+            return algorithm
+
+    @override(Algorithm)
+    def save_to_path(
+        self,
+        path: str | Path | None = None,
+        *,
+        state: dict[str, Any] | None = None,
+        filesystem: pyarrow.fs.FileSystem | None = None,
+        use_msgpack: bool = False,
+    ) -> str:
+        """Writes a checkpoint, and begins new episodes with new seeds (see the class).
+
+        A `state` of `get_state()` is written as it is, and the run is left alone.
+
+        Raises:
+            OSError: The disk is full or not writable; a checkpoint already at `path` is unharmed.
+        """
+        here_and_now = state is None
+        if state is None:
+            self._num_checkpoints += 1
+            state = self.get_state(not_components=REPLAY)
+            if self.config.store_buffer_in_checkpoints:
+                state[REPLAY] = self.replay_buffer.get_state(copy=False)
+        state = dict(state)
+        replay = state.pop(REPLAY, None)
+        target = tempfile.mkdtemp() if path is None else path
+        with writable_folder(target, filesystem) as folder:
+            super().save_to_path(folder, state=state, use_msgpack=use_msgpack)
+            if replay is not None:
+                save_state(replay, folder / REPLAY)
+            write_manifest(folder)
+        if here_and_now:
+            self._start_afresh()
+        return str(target)
+
+    @override(Algorithm)
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Tune's call: where the disk does not take the checkpoint, training goes on without it.
+
+        The error is logged and counted in the results (`checkpoint_failures`); the previous
+        checkpoint stays the last one.
+        """
+        try:
+            return super().save(checkpoint_dir)
+        except OSError:
+            if self._storage is None:  # called by the user, who gets the exception
+                raise
+            self._num_failed_checkpoints += 1
+            logger.exception(
+                "No checkpoint was written at iteration %d; training goes on, and the previous "
+                "checkpoint is still good.",
+                self.training_iteration,
+            )
+            metrics = dict(self._last_result or {})
+            return TrainingResult(checkpoint=None, metrics=metrics)
+
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        results: dict[str, Any] = super().step()
+        results["checkpoint_failures"] = self._num_failed_checkpoints
+        return results
+
+    @override(Algorithm)
+    def restore_from_path(
+        self,
+        path: str | Path,
+        *,
+        component: str | None = None,
+        filesystem: pyarrow.fs.FileSystem | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes over a checkpoint, in a new algorithm or in one that has gone on since.
+
+        Raises:
+            UserError: A file of the checkpoint is missing, truncated or not the one that was
+                written; the message names it, and nothing has been restored.
+        """
+        with readable_folder(path, filesystem) as folder:
+            if component is not None:
+                super().restore_from_path(folder, component=component, **kwargs)
+                self._push_weights(derived_seed(self._run_seed, self._num_checkpoints))
+                return
+            manifest = verify(folder)
+            _compare_versions(folder, manifest["versions"])
+            super().restore_from_path(folder, **kwargs)
+            if (folder / REPLAY).is_dir():
+                self.replay_buffer.set_state(load_state(folder / REPLAY))
+            else:
+                self._collect_before_learning()
+        self._start_afresh()
+
+    @override(Algorithm)
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state(
+            components, not_components=not_components, **kwargs
+        )
+        if self._check_component(EZM_STATE, components, not_components):
+            state[EZM_STATE] = {
+                "format": STATE_FORMAT,
+                "run_seed": self._run_seed,
+                "num_checkpoints": self._num_checkpoints,
+                "num_updates": self.num_updates,
+                "learning_start": self._learning_start,
+                "updates_at_learning_start": self._updates_at_learning_start,
+                "waiting_since": self._waiting_since,
+                "evaluation_score_mean": self.evaluation_score_mean,
+                "task_statistics": self.task_statistics.get_state(),
+            }
+        if self.config.store_buffer_in_checkpoints and self._check_component(
+            REPLAY, components, not_components
+        ):
+            state[REPLAY] = self.replay_buffer.get_state()
+        return state
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if EZM_STATE in state:
+            own = state[EZM_STATE]
+            if own.get("format") != STATE_FORMAT:
+                raise UserError(
+                    f"This state has format {own.get('format')}, this version of rllib_ezm reads "
+                    f"{STATE_FORMAT}: use the version that wrote it."
+                )
+            self._run_seed = own["run_seed"]
+            self._num_checkpoints = own["num_checkpoints"]
+            self.num_updates = own["num_updates"]
+            self._learning_start = own["learning_start"]
+            self._updates_at_learning_start = own["updates_at_learning_start"]
+            self._waiting_since = own["waiting_since"]
+            self.evaluation_score_mean = own["evaluation_score_mean"]
+            self.task_statistics.set_state(own["task_statistics"])
+        if REPLAY in state:
+            self.replay_buffer.set_state(state[REPLAY])
+
+    def _collect_before_learning(self) -> None:
+        """Goes on without the buffer of the run so far, and says so."""
+        self._learning_start = None
+        self._waiting_since = self.num_env_steps
+        logger.warning(
+            "The checkpoint holds no replay buffer (store_buffer_in_checkpoints=False): "
+            "learning waits until %d new env steps are collected.",
+            self.config.num_steps_sampled_before_learning_starts,
+        )
+
+    def _start_afresh(self) -> None:
+        """New seeds, new episodes and the latest weights everywhere, see the class."""
+        seed = derived_seed(self._run_seed, self._num_checkpoints)
+        self.task_statistics.abandon_ongoing()
+        self.learner_group.foreach_learner(
+            lambda learner: seed_generators(derived_seed(seed, LEARNER))
+        )
+        self._push_weights(seed)
+        seed_generators(derived_seed(seed, DRIVER))
+
+    def _push_weights(self, seed: int) -> None:
+        """Give all env runners the learner's weights, even those that hold newer ones.
+
+        RLlib's own sync skips a runner whose weights carry a higher sequence number, so after going
+        back to an older checkpoint runners would act with weights of the abandoned future.
+        """
+        state = self.learner_group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+        )[COMPONENT_LEARNER]
+        env_steps = self.task_statistics.env_steps.copy()
+        for role, group in (
+            (RUNNER, self.env_runner_group),
+            (EVALUATION, self.eval_env_runner_group),
+        ):
+            if group is None:
+                continue
+
+            def restart(runner: Any, role: int = role) -> None:
+                own_seed = derived_seed(seed, role, runner.worker_index or 0)
+                runner.start_afresh(own_seed, env_steps)
+                runner.set_state(state)
+
+            group.foreach_env_runner(restart)
+
+
+def _compare_versions(folder: Path, written: dict[str, str]) -> None:
+    """Warn if packages differ from those that wrote the checkpoint."""
+    installed = package_versions()
+    names = sorted(written | installed)
+    changed = [
+        f"{name} {written.get(name, 'absent')} -> {installed.get(name, 'absent')}"
+        for name in names
+        if written.get(name) != installed.get(name)
+    ]
+    if changed:
+        logger.warning(
+            "%s was written with other versions (%s): the run goes on, but not bit for bit as it "
+            "would have there.",
+            folder,
+            ", ".join(changed),
+        )

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import errno
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.fs
+import pytest
+import ray
+from oracles.run_record import go_on
+from oracles.tiny import tiny_config
+from ray import tune
+
+from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.checkpoint import verify
+from rllib_ezm.cli import main
+from rllib_ezm.errors import UserError
+from rllib_ezm.inspection import inspect_checkpoint
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+TASKS = (
+    {"name": "gym:Pendulum-v1", "max_episode_steps": 20},
+    {"name": "dmc:cartpole-balance", "max_episode_steps": 33},
+)
+N = 2
+
+
+def tiny_ezm(num_env_runners: int) -> EZMConfig:
+    """Unequal episodes; the checkpoint falls into the random actions and into episodes."""
+    return (
+        tiny_config([*TASKS])
+        .training(
+            replay_ratio=0.3,
+            num_steps_sampled_before_learning_starts=55,
+            num_random_steps=250,
+            weight_sync_interval=3,
+            reanalyze_ratio=0.5,
+        )
+        .replay(capacity_per_task=150)
+        .env_runners(num_env_runners=num_env_runners)
+        .evaluation(evaluation_interval=1, evaluation_duration=1)
+        .reporting(min_sample_timesteps_per_iteration=100)
+    )
+
+
+class Saved(NamedTuple):
+    """A run of N iterations, its checkpoint, and how it went on for N more."""
+
+    algorithm: EZM
+    path: Path
+    record: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["local", "2 env runners"])
+def saved(
+    request: pytest.FixtureRequest, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Saved]:
+    algorithm = tiny_ezm(request.param).build_algo()
+    for _ in range(N):
+        algorithm.train()
+    path = tmp_path_factory.mktemp("run") / "checkpoint"
+    algorithm.save_to_path(path)
+    yield Saved(algorithm, path, go_on(algorithm, N))
+    algorithm.stop()
+
+
+local_only = pytest.mark.parametrize("saved", [0], indirect=True, ids=["local"])
+
+
+def assert_same_run(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    """Bit for bit, in all that a run consists of."""
+    for part in ("result 1/env_runners", "learner/rl_module", "learner/optimizer", "replay/rings"):
+        assert any(part in name for name in ours), part
+    assert set(ours) == set(theirs)
+    different = {n: (x, theirs[n]) for n, x in ours.items() if x.tobytes() != theirs[n].tobytes()}
+    assert different == {}
+
+
+def test_a_resumed_run_is_the_run_that_goes_on(saved: Saved, tmp_path: Path) -> None:
+    """In a new process, from start to end; on the cluster of this one."""
+    out = tmp_path / "record.npz"
+    address = ray.get_runtime_context().gcs_address
+    subprocess.run(
+        [sys.executable, "-m", "oracles.run_record", saved.path, str(N), out, address],
+        cwd=Path(__file__).parent,
+        check=True,
+    )
+    with np.load(out) as record:
+        assert_same_run(saved.record, dict(record))
+
+
+@local_only
+def test_going_back_in_a_running_algorithm_is_the_same_run_too(saved: Saved) -> None:
+    saved.algorithm.restore_from_path(saved.path)
+    assert_same_run(saved.record, go_on(saved.algorithm, N))
+
+
+@local_only
+def test_a_state_in_memory_is_a_whole_checkpoint_too(saved: Saved, tmp_path: Path) -> None:
+    """Also on a file system that is not the local one."""
+    state = saved.algorithm.get_state()
+    transitions, updates = len(saved.algorithm.replay_buffer), saved.algorithm.num_updates
+    remote = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
+    saved.algorithm.save_to_path("memory", state=state, filesystem=remote)
+    verify(tmp_path / "memory")
+    saved.algorithm.restore_from_path(saved.path)
+    assert saved.algorithm.num_updates < updates
+    saved.algorithm.restore_from_path("memory", filesystem=remote)
+    assert saved.algorithm.num_updates == updates
+    assert len(saved.algorithm.replay_buffer) == transitions
+
+
+def cut_in_half(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@local_only
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("replay/rings/1/columns/obs.npy", cut_in_half, "bytes instead of"),
+        ("replay/values.json", Path.unlink, "is missing"),
+        ("algorithm_state.pkl", flip_a_bit, "not the file that was written"),
+        ("learner_group/learner/state.pkl", Path.unlink, "is missing"),
+        ("class_and_ctor_args.pkl", cut_in_half, "bytes instead of"),
+        ("ezm_manifest.json", Path.unlink, "lacks"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_the_name_of_its_file(
+    saved: Saved,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    damage: Any,
+    message: str,
+) -> None:
+    shutil.copytree(saved.path, tmp_path / "copy")
+    damage(tmp_path / "copy" / name)
+    updates = saved.algorithm.num_updates
+    with pytest.raises(UserError, match=message) as error:
+        saved.algorithm.restore_from_path(tmp_path / "copy")
+    assert name in str(error.value)
+    assert saved.algorithm.num_updates == updates > 0
+    assert main(["inspect", str(tmp_path / "copy")]) == 2
+    assert Path(name).name in capsys.readouterr().err
+
+
+@local_only
+def test_nothing_is_built_from_a_damaged_config(saved: Saved, tmp_path: Path) -> None:
+    shutil.copytree(saved.path, tmp_path / "copy")
+    cut_in_half(tmp_path / "copy" / "class_and_ctor_args.pkl")
+    with pytest.raises(UserError, match=r"class_and_ctor_args\.pkl has"):
+        EZM.from_checkpoint(tmp_path / "copy")
+
+
+@local_only
+def test_a_full_disk_leaves_the_run_and_its_last_checkpoint_unharmed(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copytree(saved.path, tmp_path / "checkpoint")
+    with monkeypatch.context() as patch:
+
+        def full(*args: Any, **kwargs: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(np, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            saved.algorithm.save_to_path(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+    verify(path)
+    updates = saved.algorithm.num_updates
+    saved.algorithm.train()
+    assert saved.algorithm.num_updates > updates
+
+
+def test_tune_goes_on_when_a_checkpoint_cannot_be_written(tmp_path: Path) -> None:
+    class FullDisk(EZM):
+        """Its second checkpoint fails. Local, so that Ray ships it to the trial by value."""
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            if self.training_iteration == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().save_checkpoint(checkpoint_dir)
+
+    config = tiny_ezm(0).evaluation(evaluation_interval=None)
+    tuner = tune.Tuner(
+        FullDisk,
+        param_space=config,
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path),
+            stop={"training_iteration": 3},
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+            verbose=0,
+        ),
+    )
+    result = tuner.fit()[0]
+    assert result.error is None
+    assert result.metrics["training_iteration"] == 3
+    assert result.metrics["checkpoint_failures"] == 1
+    written = [metrics["training_iteration"] for _, metrics in result.best_checkpoints]
+    assert sorted(written) == [1, 3]
+    for checkpoint, _ in result.best_checkpoints:
+        verify(Path(checkpoint.path))
+
+
+@local_only
+def test_inspect_prints_what_is_in_it(saved: Saved, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = inspect_checkpoint(saved.path)
+    assert summary.counters["training iterations"] == N
+    assert summary.counters["updates"] > 0
+    assert [task.name for task in summary.tasks] == [task["name"] for task in TASKS]
+    for task in summary.tasks:
+        assert 0 < task.stored <= 150
+        assert 0.5 < task.fill <= 1.0
+        assert task.episodes >= 1
+    steps = sum(task.env_steps for task in summary.tasks)
+    assert steps == summary.counters["env steps"] >= 200
+    assert summary.changed["capacity_per_task"] == (150, 1_000_000)
+    assert "gamma" not in summary.changed
+    files = [file for file in saved.path.rglob("*") if file.is_file()]
+    manifest = saved.path / "ezm_manifest.json"
+    assert summary.sizes["all"] == sum(f.stat().st_size for f in files if f != manifest)
+    assert summary.sizes["replay buffer"] > 2 * 100 * 5 * 4
+    assert all(written == here for written, here in summary.versions.values())
+    assert main(["inspect", str(saved.path)]) == 0
+    out = capsys.readouterr().out
+    for text in ("gym:Pendulum-v1", "capacity_per_task", f"{steps:,}", "Versions", "torch"):
+        assert text in out
