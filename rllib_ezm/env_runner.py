@@ -13,6 +13,7 @@ from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
 
 from rllib_ezm.tasks.multitask import TaskSet, task_set
+from rllib_ezm.tasks.padding import PHYSICS_ERROR
 from rllib_ezm.tasks.slot import TaskSlot
 
 ENV_NAME = "ezm_multitask"
@@ -29,11 +30,12 @@ PLAY_CHUNK = 50
 
 
 class PlayedEpisode(NamedTuple):
-    """A full episode: task id, undiscounted return, length in decisions."""
+    """A full episode: task id, undiscounted return, length in decisions, how it ended."""
 
     task_id: int
     episode_return: float
     length: int
+    physics_error: bool = False
 
 
 class MultiTaskEnvRunner(SingleAgentEnvRunner):
@@ -152,7 +154,10 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                 task = chunk.custom_data[TASK_ID]
                 before = partial.pop(chunk.id_, PlayedEpisode(task, 0.0, 0))
                 played = PlayedEpisode(
-                    task, before.episode_return + chunk.get_return(), before.length + len(chunk)
+                    task,
+                    before.episode_return + chunk.get_return(),
+                    before.length + len(chunk),
+                    ended_by_physics_error(chunk),
                 )
                 if chunk.is_done:
                     finished.append(played)
@@ -161,6 +166,11 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True
         self.get_metrics()
         return finished
+
+
+def ended_by_physics_error(episode: SingleAgentEpisode) -> bool:
+    """Whether the last step so far is one whose simulation broke down."""
+    return bool(episode.get_infos(-1).get(PHYSICS_ERROR, False))
 
 
 def make_slot(context: Any) -> TaskSlot:

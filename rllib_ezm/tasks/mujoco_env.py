@@ -74,7 +74,7 @@ class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
         super().reset(seed=seed, options=options)
         episode_seed = int(self.np_random.integers(2**31 - 1))
         with _global_numpy_seed(episode_seed):
-            obs, info = self._env.reset(seed=episode_seed)
+            obs, info = self._start_episode(episode_seed)
         self._last_obs = obs.astype(np.float32)
         return self._last_obs.copy(), info
 
@@ -122,6 +122,11 @@ class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as the call that made this environment."""
         return self._constructor, ()
+
+    def _start_episode(self, seed: int) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Resets the environment itself; numpy's global generator has this seed as well."""
+        obs, info = self._env.reset(seed=seed)
+        return obs, info
 
     def _went_back(self) -> bool:
         """Whether MuJoCo has replaced the state since the last reset.
