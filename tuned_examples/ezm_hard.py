@@ -1,9 +1,9 @@
-"""HumanoidBench Hard: fourteen tasks of the Unitree H1 with hands, with the paper's hyper-parameters.
+"""HumanoidBench Hard: fourteen tasks of the H1 with hands, with the paper's hyper-parameters.
 
 rllib train file tuned_examples/ezm_hard.py
 
-Sized for a GPU; `--smoke` tries it out anywhere in a minute or two. 6e5 updates for 1e6 env steps per task
-(Tables 3 and 4, arXiv:2603.01452); settings not shown are EZMConfig's defaults, which are the paper's.
+Sized for a GPU; `--smoke` tries it out anywhere in a minute or two. 6e5 updates for 1e6 env steps
+per task (Tables 3 and 4, arXiv:2603.01452). What is not set here is EZMConfig's default.
 """
 
 import torch
@@ -32,8 +32,8 @@ config = (
     EZMConfig()
     .tasks(TASKS)
     .learners(num_gpus_per_learner=int(torch.cuda.is_available()))
-    # Reach pays up to 20 a step, so up to 2000 discounted: beyond the paper's +-299.
-    .world_model(latent_dim=512, embedding_dim=128, value_support=(-299.0, 2100.0))
+    # Reach pays up to 20 a step, 2000 discounted: far beyond the paper's +-299.
+    .world_model(latent_dim=512, embedding_dim=128, value_support=(-2100.0, 2100.0))
     .search(num_simulations=32, num_candidates=16, policy_candidates=4, inference_precision="auto")
     # 35 GB when full, of which 1e6 env steps per task touch half.
     .replay(capacity_per_task=2_000_000, max_replay_bytes=40 * 2**30)

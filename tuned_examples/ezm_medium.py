@@ -2,8 +2,8 @@
 
 rllib train file tuned_examples/ezm_medium.py
 
-Sized for a GPU; `--smoke` tries it out anywhere in a minute or two. 2e5 updates for 1e6 env steps per task
-(Tables 3 and 4, arXiv:2603.01452); settings not shown are EZMConfig's defaults, which are the paper's.
+Sized for a GPU; `--smoke` tries it out anywhere in a minute or two. 2e5 updates for 1e6 env steps
+per task (Tables 3 and 4, arXiv:2603.01452). What is not set here is EZMConfig's default.
 """
 
 import torch
