@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
+from oracles.scripted_env import ScriptedEnv
 from oracles.tiny import scripted_task, tiny_config
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import TASK_ID, MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.env_runner import (
+    TASK_ID,
+    MultiTaskEnvRunner,
+    PlayedEpisode,
+    ended_by_physics_error,
+)
 from rllib_ezm.ezm import to_chunk
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
+from rllib_ezm.tasks import TaskSpec
 
 LENGTHS = (3, 17, 40)
 
@@ -109,6 +117,25 @@ def test_evaluation_plays_every_task_equally_often(runners: int) -> None:
         for task, length in enumerate(LENGTHS):
             expected = PlayedEpisode(task, length * (length + 1) / 2, length)
             assert by_task[task] == [expected, expected]
+
+
+def test_breakdowns_of_the_simulation_are_told_from_other_ends() -> None:
+    make = functools.partial(ScriptedEnv, physics_error_at=4)
+    tasks = [TaskSpec("breaks", make, max_episode_steps=100), scripted_task(6, terminates=False)]
+    config = tiny_config(tasks)
+    (runner,) = make_runners(config, 0)
+    ended = []
+    for _ in range(10):
+        for chunk in runner.sample(num_timesteps=6, random_actions=True):
+            assert ended_by_physics_error(chunk) == (chunk.is_done and chunk.t == 4)
+            ended += [ended_by_physics_error(chunk)] if chunk.is_done else []
+    assert set(ended) == {True, False}
+    config.in_evaluation = True
+    (runner,) = make_runners(config.evaluation(evaluation_duration=1), 0)
+    assert sorted(runner.play_episodes()) == [
+        PlayedEpisode(0, 1.0 + 2.0 + 3.0, 4, physics_error=True),
+        PlayedEpisode(1, 21.0, 6, physics_error=False),
+    ]
 
 
 def test_a_second_evaluation_starts_afresh() -> None:
