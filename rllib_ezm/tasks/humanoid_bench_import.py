@@ -32,11 +32,12 @@ def import_humanoid_bench() -> Any:
     Raises:
         ImportError: If HumanoidBench is missing or unusable, with the lines that install it.
     """
+    mujoco = importlib.import_module("mujoco")  # its own errors are not HumanoidBench's
     _leave_out_jax()
     try:
         importlib.import_module("humanoid_bench")
         env = importlib.import_module("humanoid_bench.env")
-        _mend_array_sizes(importlib.import_module("humanoid_bench.dmc_deps.dmc_sizes"))
+        _mend_array_sizes(importlib.import_module("humanoid_bench.dmc_deps.dmc_sizes"), mujoco)
         _mend_rendering(env)
     except (ImportError, AttributeError) as error:
         raise ImportError(
@@ -61,9 +62,8 @@ def _leave_out_jax() -> None:
     sys.modules[_POLICIES] = stub
 
 
-def _mend_array_sizes(sizes: Any) -> None:
+def _mend_array_sizes(sizes: Any, mujoco: Any) -> None:
     """Forgets the fields of MuJoCo 3.1.6 that this release no longer has; nothing reads them."""
-    mujoco = importlib.import_module("mujoco")
     model = mujoco.MjModel.from_xml_string("<mujoco/>")
     for struct, value in (("mjmodel", model), ("mjdata", mujoco.MjData(model))):
         table = sizes.array_sizes[struct]
