@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from rllib_ezm.errors import UserError
+from rllib_ezm.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
     from rllib_ezm.experiment import ExperimentOutcome
@@ -114,6 +115,11 @@ def train() -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Overrides the config's seed.")
 @click.option(
+    "--smoke",
+    is_flag=True,
+    help="Try an EZM config out: tiny network, search, batch and episodes, to the first updates.",
+)
+@click.option(
     "--ray-num-cpus",
     type=click.IntRange(min=1),
     help="Logical CPUs of the Ray started here. Default: one per core, or as many as one trial "
@@ -135,6 +141,8 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
     file = file.expanduser().resolve()
     with running_as_script(file):
         experiment_file = load_experiment_file(file)
+        if options["smoke"]:
+            experiment_file = experiment_file.scaled_down()
         if stop is not None:
             experiment_file = dataclasses.replace(experiment_file, stop=stop)
         return _run(experiment_file, options)
@@ -162,6 +170,11 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the episodes.")
 @click.option(
+    "--protocol",
+    type=click.Choice(list(PROTOCOLS)),
+    help="`benchmark`: falls end an episode; `released`: they do not. Default: as in training.",
+)
+@click.option(
     "--json",
     "json_file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -174,6 +187,7 @@ def evaluate(
     video: Path | None,
     num_simulations: int | None,
     seed: int | None,
+    protocol: str | None,
     json_file: Path | None,
 ) -> None:
     """Play a CHECKPOINT on all its tasks and print a table of returns and scores.
@@ -190,7 +204,12 @@ def evaluate(
 
     set_verbosity(verbose=False)
     report = evaluate_checkpoint(
-        checkpoint, episodes=episodes, video_dir=video, num_simulations=num_simulations, seed=seed
+        checkpoint,
+        episodes=episodes,
+        video_dir=video,
+        num_simulations=num_simulations,
+        seed=seed,
+        protocol=protocol,
     )
     Console().print(report.to_rich_table())
     if json_file is not None:

@@ -14,6 +14,8 @@ from ray.tune.registry import register_env
 
 from rllib_ezm.seeding import seed_generators
 from rllib_ezm.tasks.multitask import TaskSet, task_set
+from rllib_ezm.tasks.padding import PHYSICS_ERROR
+from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.slot import TaskSlot
 
 ENV_NAME = "ezm_multitask"
@@ -30,18 +32,20 @@ PLAY_CHUNK = 50
 
 
 class PlayedEpisode(NamedTuple):
-    """A full episode: task id, undiscounted return, length in decisions."""
+    """A full episode: task id, undiscounted return, length in decisions, how it ended."""
 
     task_id: int
     episode_return: float
     length: int
+    physics_error: bool = False
 
 
 class MultiTaskEnvRunner(SingleAgentEnvRunner):
     """Collects every task of `env_config["tasks"]` in equal shares of env steps.
 
-    Each new episode goes to the task with the fewest env steps so far on this runner, so shares
-    differ by less than an episode per slot, whatever the episodes' lengths and the number of slots.
+    A slot whose task is ahead of the average turns to the one with the fewest env steps so far on
+    this runner, so shares differ by about an episode per slot at most, whatever the episodes'
+    lengths and the number of slots.
     Works unchanged under RLlib's other algorithms.
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"), and
@@ -70,10 +74,10 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         self.slot_tasks: list[int | None] = [None] * len(slots)
         self._first_tasks: list[int | None] = list(slots)
         self._episode_index = [0] * len(slots)
-        termination = options.get("termination", "respect")
+        pool = EnvPool(self.tasks, options.get("termination", "respect"))
         self.env = DictInfoToList(
             SyncVectorEnv(
-                [lambda task=task: TaskSlot(self.tasks, task, termination) for task in slots],
+                [lambda task=task: TaskSlot(self.tasks, task, pool=pool) for task in slots],
                 autoreset_mode=AutoresetMode.NEXT_STEP,
             )
         )
@@ -91,10 +95,11 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         self.env.unwrapped.envs[env_index].next_task = task
 
     def _schedule(self, env_index: int, ongoing: list[SingleAgentEpisode | None]) -> int:
-        """Task of the slot's next episode: the one with the fewest env steps so far.
+        """Task of the slot's next episode: its last one again, unless that is ahead of the average.
 
-        Ties go to the task with the fewest slots, then to the slot's own first task, then to the
-        lowest id.
+        Then it is the one with the fewest env steps so far; ties go to the task with the fewest
+        slots, then to the slot's own first task, then to the lowest id. Staying saves building
+        environments: one of HumanoidBench's takes as long as a beginner's episode in it.
         """
         last, finished = self.slot_tasks[env_index], ongoing[env_index]
         if last is not None and finished is not None:
@@ -108,8 +113,11 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                 if task is not None and episode is not None:
                     steps[task] += episode.t
                     slots[task] += 1
-            preferred = np.arange(self.tasks.num_tasks) != last
-            first = int(np.lexsort((preferred, slots, steps))[0])
+            if last is not None and steps[last] <= steps.mean():
+                first = last
+            else:
+                preferred = np.arange(self.tasks.num_tasks) != last
+                first = int(np.lexsort((preferred, slots, steps))[0])
         self.slot_tasks[env_index] = first
         return first
 
@@ -174,7 +182,10 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                 task = chunk.custom_data[TASK_ID]
                 before = partial.pop(chunk.id_, PlayedEpisode(task, 0.0, 0))
                 played = PlayedEpisode(
-                    task, before.episode_return + chunk.get_return(), before.length + len(chunk)
+                    task,
+                    before.episode_return + chunk.get_return(),
+                    before.length + len(chunk),
+                    ended_by_physics_error(chunk),
                 )
                 if chunk.is_done:
                     finished.append(played)
@@ -183,6 +194,11 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True
         self.get_metrics()
         return finished
+
+
+def ended_by_physics_error(episode: SingleAgentEpisode) -> bool:
+    """Whether the last step so far is one whose simulation broke down."""
+    return bool(episode.get_infos(-1).get(PHYSICS_ERROR, False))
 
 
 def make_slot(context: Any) -> TaskSlot:

@@ -21,6 +21,7 @@ from rllib_ezm.checkpoint import MANIFEST_FILE, verify
 from rllib_ezm.env_runner import MultiTaskEnvRunner, PlayedEpisode
 from rllib_ezm.errors import UserError
 from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
+from rllib_ezm.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 
 MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
@@ -42,14 +43,17 @@ def evaluate_per_task(
         local_env_runner=env_runner_group.num_remote_env_runners() == 0,
     )
     played = [episode for episodes in results for episode in episodes]
-    report = to_report(task_set(algorithm.config.env_config["tasks"]), played)
+    options = algorithm.config.env_config
+    report = to_report(task_set(options["tasks"]), played, _protocol(options))
     log = algorithm.metrics.log_value
     for result in report.tasks:
         key = (EVALUATION_RESULTS, "tasks", result.task)
         log((*key, "episode_return_mean"), result.return_mean, reduce="item")
         log((*key, "normalized_score"), result.normalized_score_mean, reduce="item")
         log((*key, "episodes"), result.episodes, reduce="item")
+        log((*key, "physics_errors"), result.physics_errors, reduce="item")
     log((EVALUATION_RESULTS, "normalized_score_mean"), report.normalized_score_mean, reduce="item")
+    log((EVALUATION_RESULTS, "normalized_score_iqm"), report.normalized_score_iqm, reduce="item")
     mean_return = float(np.mean([result.return_mean for result in report.tasks]))
     log((EVALUATION_RESULTS, ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN), mean_return, reduce="item")
     log((EVALUATION_RESULTS, ENV_RUNNER_RESULTS, NUM_EPISODES), len(played), reduce="item")
@@ -64,6 +68,7 @@ def evaluate_checkpoint(
     video_dir: Path | None = None,
     num_simulations: int | None = None,
     seed: int | None = None,
+    protocol: str | None = None,
 ) -> EvaluationReport:
     """Evaluate a checkpoint in this process; needs no Ray cluster.
 
@@ -73,22 +78,36 @@ def evaluate_checkpoint(
         video_dir: Folder for one mp4 per task; None for none.
         num_simulations: S of the search; 0 acts with the policy mean; None as trained.
         seed: Seed of the environments; None as trained.
+        protocol: "benchmark" or "released", see `rllib_ezm.protocol`; None as trained.
 
     Raises:
         UserError: If `path` is not such a checkpoint.
     """
-    runner = load_env_runner(path, episodes=episodes, num_simulations=num_simulations, seed=seed)
-    report = to_report(runner.tasks, runner.play_episodes())
+    runner = load_env_runner(
+        path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
+    )
+    report = to_report(runner.tasks, runner.play_episodes(), _protocol(runner.config.env_config))
     if video_dir is not None:
         from rllib_ezm.video import record_videos
 
-        record_videos(runner.module, runner.tasks, video_dir, seed=seed or 0)
+        record_videos(
+            runner.module,
+            runner.tasks,
+            video_dir,
+            seed=seed or 0,
+            termination=PROTOCOLS[report.protocol],
+        )
     runner.stop()
     return report
 
 
 def load_env_runner(
-    path: Path, *, episodes: int, num_simulations: int | None, seed: int | None
+    path: Path,
+    *,
+    episodes: int,
+    num_simulations: int | None,
+    seed: int | None,
+    protocol: str | None = None,
 ) -> MultiTaskEnvRunner:
     """An env runner with a checkpoint's weights, `episodes` slots per task.
 
@@ -110,6 +129,8 @@ def load_env_runner(
         config.debugging(seed=seed)
     if num_simulations is not None:
         config.num_simulations_at_eval = num_simulations
+    if protocol is not None:
+        config.env_config = {**config.env_config, "termination": PROTOCOLS[protocol]}
     runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
     runner.module.restore_from_path(path / MODULE_PATH)
     return runner
@@ -140,7 +161,11 @@ def _from_dict(config: dict[str, Any]) -> Any:
     return EZMConfig().update_from_dict(config)
 
 
-def to_report(tasks: TaskSet, played: list[PlayedEpisode]) -> EvaluationReport:
+def _protocol(env_config: dict[str, Any]) -> str:
+    return protocol_name(env_config.get("termination", "respect"))
+
+
+def to_report(tasks: TaskSet, played: list[PlayedEpisode], protocol: str) -> EvaluationReport:
     """Group played episodes by task."""
     results = []
     for task_id, spec in enumerate(tasks.specs):
@@ -153,6 +178,7 @@ def to_report(tasks: TaskSet, played: list[PlayedEpisode]) -> EvaluationReport:
                 normalized_scores=[
                     spec.normalized_score(episode.episode_return) for episode in mine
                 ],
+                physics_errors=sum(episode.physics_error for episode in mine),
             )
         )
-    return EvaluationReport(tasks=results)
+    return EvaluationReport(tasks=results, protocol=protocol)

@@ -26,6 +26,7 @@ class TaskResult:
         returns: Undiscounted return of each episode, in the task's own reward unit.
         lengths: Length of each episode, in decisions of the agent.
         normalized_scores: Normalised score of each episode (0 random, 1 success).
+        physics_errors: Episodes that a breakdown of the simulation cut short.
 
     Raises:
         ValueError: If there is no episode, the lists differ in length, or a number is not finite.
@@ -35,6 +36,7 @@ class TaskResult:
     returns: list[float]
     lengths: list[int]
     normalized_scores: list[float]
+    physics_errors: int = 0
 
     def __post_init__(self) -> None:
         counts = {len(self.returns), len(self.lengths), len(self.normalized_scores)}
@@ -83,12 +85,14 @@ class EvaluationReport:
 
     Attributes:
         tasks: One result per task.
+        protocol: "benchmark" or "released", see `rllib_ezm.protocol`.
 
     Raises:
         ValueError: If there is no task or a task appears twice.
     """
 
     tasks: Sequence[TaskResult]
+    protocol: str = "benchmark"
 
     def __post_init__(self) -> None:
         names = [result.task for result in self.tasks]
@@ -100,13 +104,19 @@ class EvaluationReport:
         """Mean over tasks of each task's mean score: every task counts the same."""
         return float(np.mean([result.normalized_score_mean for result in self.tasks]))
 
+    @property
+    def normalized_score_iqm(self) -> float:
+        """Interquartile mean of the tasks' mean scores: the lowest and highest quarter left out."""
+        scores = [result.normalized_score_mean for result in self.tasks]
+        return float(stats.trim_mean(scores, 0.25))
+
     def normalized_score_interval(self) -> tuple[float, float] | None:
         """Bootstrap interval of `normalized_score_mean` over the episodes of these tasks."""
         return bootstrap_interval([result.normalized_scores for result in self.tasks])
 
     def to_rich_table(self) -> Table:
         """Return the table for the screen: a row per task and one for their mean."""
-        table = Table()
+        table = Table(title=f"protocol: {self.protocol}")
         table.add_column("task", no_wrap=True)
         for name in ("episodes", "return", "length", "score", f"{CONFIDENCE:.0%} interval"):
             table.add_column(name, justify="right")
@@ -129,13 +139,16 @@ class EvaluationReport:
             f"{self.normalized_score_mean:.3f}",
             _format_interval(self.normalized_score_interval()),
         )
+        table.add_row("interquartile mean", "", "", "", f"{self.normalized_score_iqm:.3f}", "")
         return table
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values: each episode, the means and the intervals."""
         return {
+            "protocol": self.protocol,
             "normalized_score_mean": self.normalized_score_mean,
             "normalized_score_interval": self.normalized_score_interval(),
+            "normalized_score_iqm": self.normalized_score_iqm,
             "confidence": CONFIDENCE,
             "tasks": [
                 {
@@ -143,6 +156,7 @@ class EvaluationReport:
                     "return_mean": result.return_mean,
                     "return_std": result.return_std,
                     "length_mean": result.length_mean,
+                    "physics_errors": result.physics_errors,
                     "normalized_score_mean": result.normalized_score_mean,
                     "normalized_score_interval": result.normalized_score_interval(),
                     "returns": [float(x) for x in result.returns],

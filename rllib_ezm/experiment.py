@@ -27,12 +27,14 @@ class RunOptions:
         checkpoint_at_end: Whether a finished trial leaves a checkpoint.
         num_samples: Trials per point of the file's grid.
         seed: Overrides the config's seed; None keeps it.
+        smoke: Whether the config is scaled down, see `rllib_ezm.smoke`.
     """
 
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = True
     num_samples: int = 1
     seed: int | None = None
+    smoke: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def resumed_tuner(file: ExperimentFile, folder: Path) -> tune.Tuner:
             f"--resume: {folder} is not the folder of an experiment of `rllib train file`{hint}"
         )
     options = RunOptions(**json.loads((folder / OPTIONS_FILE).read_text()))
+    if options.smoke:
+        file = file.scaled_down()
     param_space, _ = _seeded(file, options)
     try:
         return tune.Tuner.restore(

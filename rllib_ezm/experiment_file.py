@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -41,6 +41,16 @@ class ExperimentFile:
     def algorithm(self) -> type[Algorithm]:
         """The algorithm that the config configures."""
         return cast("type[Algorithm]", self.config.algo_class)
+
+    def scaled_down(self) -> ExperimentFile:
+        """The same experiment as a smoke run, see `rllib_ezm.smoke`.
+
+        Raises:
+            UserError: If its config is not an EZMConfig.
+        """
+        from rllib_ezm.smoke import SMOKE_STOP, scale_down
+
+        return replace(self, config=scale_down(self.config), stop=SMOKE_STOP)
 
 
 @contextmanager

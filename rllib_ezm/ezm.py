@@ -22,8 +22,9 @@ from ray.rllib.utils.metrics import (
 from ray.tune.registry import register_trainable
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import TASK_ID
+from rllib_ezm.env_runner import TASK_ID, ended_by_physics_error
 from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.protocol import protocol_name
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.resume import ResumableAlgorithm
 from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
@@ -88,6 +89,7 @@ class EZM(ResumableAlgorithm):
         results: dict[str, Any] = super().step()
         # RLlib reduces the training metrics before it evaluates, so a logged value would be stale.
         results["evaluation_score_mean"] = self.evaluation_score_mean
+        results["protocol"] = protocol_name(self.config.env_config["termination"])
         return results
 
     @override(Algorithm)
@@ -139,7 +141,11 @@ class EZM(ResumableAlgorithm):
             chunk = to_chunk(episode)
             self.replay_buffer.add(chunk)
             self.task_statistics.add(
-                chunk.task_id, chunk.episode_id, chunk.rewards, done=episode.is_done
+                chunk.task_id,
+                chunk.episode_id,
+                chunk.rewards,
+                done=episode.is_done,
+                physics_error=ended_by_physics_error(episode),
             )
         self._seconds["replay"] += time.perf_counter() - start
 
@@ -196,6 +202,8 @@ class EZM(ResumableAlgorithm):
         for task, spec in enumerate(statistics.specs):
             log(("tasks", spec.name, "env_steps"), int(statistics.env_steps[task]), reduce="item")
             log(("tasks", spec.name, "episodes"), int(statistics.episodes[task]), reduce="item")
+            errors = int(statistics.physics_errors[task])
+            log(("tasks", spec.name, "physics_errors"), errors, reduce="item")
             if statistics.returns[task]:
                 mean = float(np.mean(statistics.returns[task]))
                 score = spec.normalized_score(mean)

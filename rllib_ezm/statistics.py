@@ -22,12 +22,22 @@ class TaskStatistics:
         self.specs = specs
         self.env_steps = np.zeros(len(specs), dtype=np.int64)
         self.episodes = np.zeros(len(specs), dtype=np.int64)
+        self.physics_errors = np.zeros(len(specs), dtype=np.int64)
         self.returns = [deque[float](maxlen=window) for _ in specs]
         self._ongoing: dict[str, float] = {}
 
-    def add(self, task_id: int, episode_id: str, rewards: np.ndarray, *, done: bool) -> None:
-        """Add a chunk of an episode: rewards of its L decisions [L]."""
+    def add(
+        self,
+        task_id: int,
+        episode_id: str,
+        rewards: np.ndarray,
+        *,
+        done: bool,
+        physics_error: bool = False,
+    ) -> None:
+        """Add a chunk of an episode: rewards of its L decisions [L], and how it ended."""
         self.env_steps[task_id] += len(rewards)
+        self.physics_errors[task_id] += physics_error
         total = self._ongoing.pop(episode_id, 0.0) + float(np.sum(rewards))
         if done:
             self.episodes[task_id] += 1
@@ -55,6 +65,7 @@ class TaskStatistics:
         return {
             "env_steps": self.env_steps.copy(),
             "episodes": self.episodes.copy(),
+            "physics_errors": self.physics_errors.copy(),
             "returns": [list(returns) for returns in self.returns],
         }
 
@@ -62,6 +73,7 @@ class TaskStatistics:
         """Restore `get_state()`'s result; episodes that were under way then are not resumed."""
         self.env_steps = np.asarray(state["env_steps"]).copy()
         self.episodes = np.asarray(state["episodes"]).copy()
+        self.physics_errors = np.asarray(state["physics_errors"]).copy()
         self.returns = [
             deque(values, maxlen=old.maxlen)
             for values, old in zip(state["returns"], self.returns, strict=True)

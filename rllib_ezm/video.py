@@ -22,7 +22,13 @@ DEFAULT_FPS = 30
 
 
 def record_videos(
-    module: Any, tasks: TaskSet, video_dir: Path, *, seed: int, fps: int | None = None
+    module: Any,
+    tasks: TaskSet,
+    video_dir: Path,
+    *,
+    seed: int,
+    fps: int | None = None,
+    termination: str = "respect",
 ) -> list[Path]:
     """Play one full episode of every task as in evaluation and write it as an mp4.
 
@@ -33,6 +39,7 @@ def record_videos(
             characters that are awkward in file names.
         seed: Seed of every episode.
         fps: Frames (= decisions) per second; None for real time.
+        termination: "respect" or "ignore", see `PadTask`.
 
     Returns:
         Path of each task's video, in order of the task ids.
@@ -49,7 +56,7 @@ def record_videos(
     paths = []
     for task_id, spec in enumerate(tasks.specs):
         path = video_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', spec.name)}.mp4"
-        env = tasks.make(task_id, render_mode="rgb_array")
+        env = tasks.make(task_id, render_mode="rgb_array", termination=termination)
         try:
             rate = fps or _real_time(env, spec.action_repeat)
             episode_return = _record(module, env, path, imageio, seed=seed, fps=rate)

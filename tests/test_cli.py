@@ -75,6 +75,8 @@ def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]
         (["train", "file", "nowhere.py"], "no such file: "),
         (["train", "file", "x.py", "--resume", "p", "--stop", "{}"], "--stop cannot be combined"),
         (["train", "file", "x.py", "--resume", "p", "-n", "q"], "--experiment-name cannot be"),
+        (["train", "file", "x.py", "--resume", "p", "--smoke"], "--smoke cannot be combined"),
+        (["evaluate", "x", "--protocol", "fair"], "--protocol"),
         (["evaluate"], "Missing argument 'CHECKPOINT'"),
         (["evaluate", "nowhere"], "no such checkpoint: "),
         (["evaluate", "nowhere", "--episodes", "none"], "--episodes"),
@@ -244,6 +246,7 @@ def test_evaluate_prints_the_table_and_writes_json(
     (tmp_path / "rllib_checkpoint.json").write_text("{}")
     figures = tmp_path / "figures.json"
     options = ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
+    options += ["--protocol", "released"]
     assert main(["evaluate", str(tmp_path), *options, "--json", str(figures)]) == 0
     assert asked == {
         "path": tmp_path,
@@ -251,6 +254,7 @@ def test_evaluate_prints_the_table_and_writes_json(
         "num_simulations": 0,
         "seed": 5,
         "video_dir": None,
+        "protocol": "released",
     }
     assert "dmc:walker-run" in capsys.readouterr().out
     written = json.loads(figures.read_text())

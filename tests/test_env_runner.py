@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
+from oracles.scripted_env import ScriptedEnv
 from oracles.tiny import scripted_task, tiny_config
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import EPISODE_INDEX, TASK_ID, MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.env_runner import (
+    EPISODE_INDEX,
+    TASK_ID,
+    MultiTaskEnvRunner,
+    PlayedEpisode,
+    ended_by_physics_error,
+)
 from rllib_ezm.ezm import to_chunk
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
+from rllib_ezm.tasks import TaskSpec
 
 LENGTHS = (3, 17, 40)
 
@@ -64,6 +74,25 @@ def test_tasks_get_equal_shares_of_env_steps(runners: int, copies: int) -> None:
     assert total.max() - total.min() < total_bound
 
 
+def test_most_slots_stay_with_their_task() -> None:
+    """Always taking the task with the fewest steps would switch after 95 % of these episodes."""
+    (runner,) = make_runners(tiny_config([scripted_task(n) for n in (5, 6, 7, 40)]), 0)
+    played: dict[int, list[int]] = defaultdict(list)
+    schedule = runner._schedule
+
+    def record(env_index: int, ongoing: list[Any]) -> int:
+        task = schedule(env_index, ongoing)
+        played[env_index].append(task)
+        return task
+
+    runner._schedule = record
+    for _ in range(20):
+        runner.sample(num_timesteps=4 * 50, random_actions=True)
+    stays = [a == b for tasks in played.values() for a, b in itertools.pairwise(tasks)]
+    assert len(stays) > 100
+    assert np.mean(stays) > 0.5
+
+
 def test_slots_are_dealt_out_over_the_runners() -> None:
     config = tiny_config(unequal_tasks(), envs_per_task=2)
     assert [runner.num_envs for runner in make_runners(config, 4)] == [2, 2, 1, 1]
@@ -111,6 +140,25 @@ def test_evaluation_plays_every_task_equally_often(runners: int) -> None:
             assert by_task[task] == [expected, expected]
 
 
+def test_breakdowns_of_the_simulation_are_told_from_other_ends() -> None:
+    make = functools.partial(ScriptedEnv, physics_error_at=4)
+    tasks = [TaskSpec("breaks", make, max_episode_steps=100), scripted_task(6, terminates=False)]
+    config = tiny_config(tasks)
+    (runner,) = make_runners(config, 0)
+    ended = []
+    for _ in range(10):
+        for chunk in runner.sample(num_timesteps=6, random_actions=True):
+            assert ended_by_physics_error(chunk) == (chunk.is_done and chunk.t == 4)
+            ended += [ended_by_physics_error(chunk)] if chunk.is_done else []
+    assert set(ended) == {True, False}
+    config.in_evaluation = True
+    (runner,) = make_runners(config.evaluation(evaluation_duration=1), 0)
+    assert sorted(runner.play_episodes()) == [
+        PlayedEpisode(0, 1.0 + 2.0 + 3.0, 4, physics_error=True),
+        PlayedEpisode(1, 21.0, 6, physics_error=False),
+    ]
+
+
 def test_a_second_evaluation_starts_afresh() -> None:
     config = tiny_config(unequal_tasks()).evaluation(evaluation_duration=2)
     config.in_evaluation = True
@@ -150,7 +198,7 @@ def test_every_transition_reaches_the_replay_buffer() -> None:
     )
     for chunk in chunks:
         buffer.add(chunk)
-    (scripted,) = [env.unwrapped for env in runner.env.unwrapped.envs[0]._envs.values()]
+    scripted = runner.env.unwrapped.envs[0]._current.unwrapped
     assert len(buffer) == sum(len(chunk) for chunk in chunks) == len(scripted.actions) == 50
     assert buffer.num_gaps == 0
     rewards = np.concatenate([chunk.rewards for chunk in chunks])
@@ -163,7 +211,7 @@ def test_the_executed_action_is_stored_also_in_the_random_warm_up() -> None:
     config = tiny_config([scripted_task(7, obs_dim=3, action_dim=2)])
     config.env_runners(rollout_fragment_length=5).training(num_random_steps=12)
     runner, chunks = collect(config, samples=10)
-    (scripted,) = [env.unwrapped for env in runner.env.unwrapped.envs[0]._envs.values()]
+    scripted = runner.env.unwrapped.envs[0]._current.unwrapped
     executed = np.concatenate([chunk.actions for chunk in chunks])
     searched = np.concatenate([chunk.search_actions for chunk in chunks])
     np.testing.assert_allclose(executed, np.stack(scripted.actions), atol=1e-6)

@@ -37,6 +37,18 @@ def test_every_task_counts_the_same_whatever_its_number_of_episodes() -> None:
     assert report.normalized_score_mean == pytest.approx(0.5)
 
 
+def test_the_interquartile_mean_leaves_out_the_extreme_quarters_of_the_tasks() -> None:
+    scores = {"a": 9.0, "b": 0.5, "c": 0.7, "d": -3.0}
+    report = EvaluationReport([task(name, [score]) for name, score in scores.items()])
+    assert report.normalized_score_iqm == pytest.approx(0.6)
+
+
+def test_the_protocol_is_named() -> None:
+    report = EvaluationReport([task("a", [1.0])], protocol="released")
+    assert report.to_dict()["protocol"] == "released"
+    assert "protocol: released" in printed(report)
+
+
 @pytest.mark.parametrize(
     ("returns", "lengths", "scores"),
     [([], [], []), ([1.0], [1, 2], [0.1]), ([1.0, 2.0], [1, 2], [0.1]), ([math.nan], [1], [0.1])],

@@ -219,6 +219,9 @@ def test_a_checkpoint_can_be_evaluated_without_the_algorithm(
             assert task.lengths == [EPISODE_LENGTH] * 3
     assert reports[1] == reports[2], "the same seed gives the same episodes"
     assert reports[0] != reports[1], "with and without search"
+    assert reports[0].protocol == "benchmark", "as trained"
+    released = evaluate_checkpoint(path, episodes=1, num_simulations=0, protocol="released")
+    assert released.protocol == "released"
     runner = load_env_runner(path, episodes=1, num_simulations=None, seed=None)
     assert_same(dict(runner.module.state_dict()), weights(trained.algorithm))
 

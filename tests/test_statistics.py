@@ -107,6 +107,16 @@ def test_state_survives_a_round_trip_and_is_a_copy():
     assert state["returns"] == [[20.0], []]
 
 
+def test_physics_errors_are_counted_per_task_and_survive_a_restart():
+    statistics = make_statistics()
+    for episode in ("x", "y"):
+        statistics.add(1, episode, np.ones(3), done=True, physics_error=True)
+    add(statistics, 0, "z", 1.0, done=True)
+    restored = make_statistics()
+    restored.set_state(statistics.get_state())
+    assert restored.physics_errors.tolist() == [0, 2]
+
+
 def test_episodes_under_way_at_a_restart_are_dropped():
     statistics = make_statistics()
     state = statistics.get_state()

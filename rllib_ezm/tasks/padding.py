@@ -15,6 +15,9 @@ from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination
 
 PaddedObs = dict[str, Any]
 
+PHYSICS_ERROR = "physics_error"
+"""Info key, True at a step whose simulation broke down: see `GuardedMujocoEnv`."""
+
 
 def padded_spaces(
     num_tasks: int, obs_dim: int, action_dim: int
@@ -69,7 +72,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
     * Action (A,) in [-1, 1]: the task's own dims are clipped to [-1, 1] and scaled to the
       environment's bounds; padded dims are ignored.
     * Reward: the sum over the `action_repeat` simulator steps of a decision, unscaled.
-    * Info is always empty: vector environments turn each info key into an array, which costs time.
+    * Info is empty, as vector environments turn each info key into an array, which costs time. The
+      one exception is `{"physics_error": True}`, at a step whose simulation broke down.
     """
 
     def __init__(
@@ -142,11 +146,12 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
             ValueError: If the task's own action dims are not finite.
             RuntimeError: If the environment returned a non-finite observation or reward.
         """
-        obs, reward, terminated, truncated, _ = self.env.step(self._to_own_action(action))
+        obs, reward, terminated, truncated, info = self.env.step(self._to_own_action(action))
         reward = float(reward)
         if not np.isfinite(reward):
             raise RuntimeError(f"{self.name}: the environment returned the reward {reward}.")
-        return self._pad(obs), reward, bool(terminated), bool(truncated), {}
+        kept = {PHYSICS_ERROR: True} if info.get(PHYSICS_ERROR) else {}
+        return self._pad(obs), reward, bool(terminated), bool(truncated), kept
 
     def _to_own_action(self, action: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the environment's own action: own dims of (A,), [-1, 1] -> [low, high]."""

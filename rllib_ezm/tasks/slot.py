@@ -9,10 +9,11 @@ import numpy as np
 
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.tasks.padding import PadTask
+from rllib_ezm.tasks.pool import EnvPool
 
 
 class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
-    """Switches to the task `next_task` at each reset; builds an environment when first played.
+    """Switches to the task `next_task` at each reset, with an environment from its pool.
 
     Every episode gets a seed of its own from the slot's generator, so a slot is reproducible from
     one `reset(seed=...)`.
@@ -22,6 +23,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         task_id: Task of the first episode.
         termination: "respect" or "ignore", see `PadTask`.
         render_mode: Passed to the tasks' environments.
+        pool: Environments shared with other slots, of the same tasks and settings; None: its own.
     """
 
     def __init__(
@@ -30,12 +32,13 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         task_id: int,
         termination: str = "respect",
         render_mode: str | None = None,
+        pool: EnvPool | None = None,
     ) -> None:
-        self.tasks, self.termination, self.render_mode = tasks, termination, render_mode
+        self.render_mode = render_mode
         self.next_task = task_id
         self.observation_space = tasks.observation_space
         self.action_space = tasks.action_space
-        self._envs: dict[int, PadTask] = {}
+        self._pool = pool or EnvPool(tasks, termination, render_mode)
         self._current: PadTask | None = None
 
     def reset(
@@ -43,11 +46,11 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode of `next_task`."""
         super().reset(seed=seed)
-        if self.next_task not in self._envs:
-            self._envs[self.next_task] = self.tasks.make(
-                self.next_task, render_mode=self.render_mode, termination=self.termination
-            )
-        self._current = self._envs[self.next_task]
+        if self._current is not None and self._current.task_id != self.next_task:
+            self._pool.give_back(self._current)
+            self._current = None
+        if self._current is None:
+            self._current = self._pool.take(self.next_task)
         return self._current.reset(seed=int(self.np_random.integers(2**31 - 1)), options=options)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -59,11 +62,11 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         return self._playing().render()
 
     def close(self) -> None:
-        """Closes every environment that was built."""
-        for env in self._envs.values():
-            env.close()
-        self._envs.clear()
+        """Closes the environment being played, and the idle ones of the pool."""
+        if self._current is not None:
+            self._current.close()
         self._current = None
+        self._pool.close()
 
     def _playing(self) -> PadTask:
         if self._current is None:

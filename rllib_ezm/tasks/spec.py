@@ -1,6 +1,6 @@
 """What a task is (`TaskSpec`) and how a name such as "dmc:walker-run" becomes one.
 
-Three kinds of name: "dmc:<domain>-<task>" and "gym:<id>" belong to families registered with
+"dmc:<domain>-<task>", "hb:<robot>-<task>" and "gym:<id>" belong to families registered with
 `register_prefix`; any other name is looked up among the tasks given to `register_task`.
 """
 
@@ -182,8 +182,8 @@ def resolve_task(task: str | TaskSpec | Mapping[str, Any], **options: Any) -> Ta
     those in the dict.
 
     Args:
-        task: "dmc:<domain>-<task>", "gym:<id>", the name of a registered task, a `TaskSpec`, or
-            e.g. `{"name": "dmc:walker-run", "action_repeat": 2}`.
+        task: "dmc:<domain>-<task>", "hb:<robot>-<task>", "gym:<id>", the name of a registered
+            task, a `TaskSpec`, or e.g. `{"name": "dmc:walker-run", "action_repeat": 2}`.
         **options: The options above.
 
     Raises:
@@ -241,7 +241,8 @@ def _unknown_name_message(name: str) -> str:
     return (
         f"Unknown task {name!r}.{_near_matches(name, known)} "
         f"Known prefixes: {', '.join(f'{p}:' for p in sorted(_FAMILIES))} "
-        f"(dmc:<domain>-<task>, gym:<id>); your own tasks: {', '.join(_USER_TASKS) or 'none'}. "
+        f"(dmc:<domain>-<task>, hb:<robot>-<task>, gym:<id>); "
+        f"your own tasks: {', '.join(_USER_TASKS) or 'none'}. "
         "Add one with rllib_ezm.tasks.register_task(name, make)."
     )
 

@@ -20,6 +20,7 @@ class ScriptedEnv(gym.Env[Any, Any]):
         truncate_at: int | None = None,
         bad_obs_at: int | None = None,
         bad_reward_at: int | None = None,
+        physics_error_at: int | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, obs_shape, np.float64)
@@ -29,6 +30,7 @@ class ScriptedEnv(gym.Env[Any, Any]):
         self.truncate_at = truncate_at
         self.bad_obs_at = bad_obs_at
         self.bad_reward_at = bad_reward_at
+        self.physics_error_at = physics_error_at
         self.t = 0
         self.actions: list[np.ndarray] = []
 
@@ -49,5 +51,7 @@ class ScriptedEnv(gym.Env[Any, Any]):
         self.t += 1
         reward = np.inf if self.t == self.bad_reward_at else float(self.t)
         terminated = self.terminate_at is not None and self.t >= self.terminate_at
+        if self.t == self.physics_error_at:
+            return self._obs(), 0.0, False, True, {"note": "step", "physics_error": True}
         truncated = self.truncate_at is not None and self.t >= self.truncate_at
         return self._obs(), reward, terminated, truncated, {"note": "step"}

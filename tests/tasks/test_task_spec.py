@@ -143,19 +143,19 @@ def test_a_new_family_plugs_in_without_editing_the_registry():
         if rest != "walk":
             return None
         make = functools.partial(ScriptedEnv, obs_shape=(5 if hands else 3,))
-        return TaskSpec(f"hb:{rest}", make, max_episode_steps=1000)
+        return TaskSpec(f"toy:{rest}", make, max_episode_steps=1000)
 
-    register_prefix("hb", resolve, lambda: ["hb:walk"], options=("hands",))
-    assert resolve_task("hb:walk").build().observation_space.shape == (3,)
-    with_hands = resolve_task({"name": "hb:walk", "hands": True, "max_episode_steps": 10})
+    register_prefix("toy", resolve, lambda: ["toy:walk"], options=("hands",))
+    assert resolve_task("toy:walk").build().observation_space.shape == (3,)
+    with_hands = resolve_task({"name": "toy:walk", "hands": True, "max_episode_steps": 10})
     assert with_hands.build().observation_space.shape == (5,)
     assert with_hands.max_episode_steps == 10
-    with pytest.raises(ValueError, match="Did you mean hb:walk"):
-        resolve_task("hb:wolk")
+    with pytest.raises(ValueError, match="Did you mean toy:walk"):
+        resolve_task("toy:wolk")
     with pytest.raises(ValueError, match="already registered"):
-        register_prefix("hb", resolve, list)
+        register_prefix("toy", resolve, list)
     with pytest.raises(ValueError, match="without a colon"):
-        register_prefix("hb:", resolve, list)
+        register_prefix("toy:", resolve, list)
 
 
 def test_specs_pickle():
