@@ -275,6 +275,29 @@ def inspect_command(checkpoint: Path) -> None:
         Console().print(table)
 
 
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def doctor(file: Path | None) -> int:
+    """Check versions, simulator, devices and memory, and an experiment FILE if one is given.
+
+    Exit code 1 if training would fail.
+    """
+    from rllib_ezm import doctor
+    from rllib_ezm.cluster import set_verbosity
+    from rllib_ezm.experiment_file import load_experiment_file, running_as_script
+
+    set_verbosity(verbose=False)
+    if file is None:
+        findings = doctor.examine()
+    else:
+        file = file.expanduser().resolve()
+        with running_as_script(file):
+            findings = doctor.examine(load_experiment_file(file))
+    for line, colour in doctor.lines(findings):
+        click.secho(line, fg=colour or None)
+    return TRIAL_FAILED if doctor.would_fail(findings) else 0
+
+
 def _fail(program: str, message: str) -> int:
     click.echo(f"{program}: error: {' '.join(message.split())}", err=True)
     return USER_ERROR

@@ -348,16 +348,21 @@ class EZMConfig(AlgorithmConfig):
             tuple(resolve_task(task) if isinstance(task, Mapping) else task for task in tasks)
         )
 
-    def describe(self) -> str:
-        """One line for the start of a run: the tasks, and replay memory against its budget."""
+    def replay_bytes(self) -> int:
+        """Memory of the full replay buffer [bytes]."""
         tasks = self.get_task_set()
-        needed = required_bytes(
+        return required_bytes(
             tasks.num_tasks,
             self.capacity_per_task,
             tasks.obs_dim,
             tasks.action_dim,
             self.independent_replay,
         )
+
+    def describe(self) -> str:
+        """One line for the start of a run: the tasks, and replay memory against its budget."""
+        tasks = self.get_task_set()
+        needed = self.replay_bytes()
         budget = (
             "no limit"
             if self.max_replay_bytes is None

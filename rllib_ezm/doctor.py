@@ -1,0 +1,209 @@
+"""Whether this machine can train, and what to mend: `rllib-ezm doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from rllib_ezm.errors import UserError
+
+if TYPE_CHECKING:
+    from rllib_ezm.experiment_file import ExperimentFile
+
+PACKAGE = "rllib-ezm"
+OK, NOTE, WARNING, FAILURE = "ok", "note", "warning", "failure"
+COLOURS = {OK: "green", NOTE: "cyan", WARNING: "yellow", FAILURE: "red"}
+SMALL_SHARED_MEMORY = 2 * 2**30
+"""Bytes of /dev/shm below which Ray's object store is likely to spill."""
+
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What.
+        status: "ok", "note", "warning" (training runs, but ...) or "failure" (it would not).
+        message: What was found.
+        fix: How to mend it; empty where there is nothing to do.
+    """
+
+    subject: str
+    status: str
+    message: str
+    fix: str = ""
+
+
+def examine(file: ExperimentFile | None = None) -> list[Finding]:
+    """Look at the installation and the machine, and at an experiment file if one is given."""
+    findings = [
+        python_version(),
+        *packages(),
+        simulator(),
+        humanoid_bench(),
+        gpu(),
+        shared_memory(),
+    ]
+    if file is not None:
+        findings += experiment(file, memory_bytes())
+    return findings
+
+
+def would_fail(findings: list[Finding]) -> bool:
+    """Whether any finding keeps training from running."""
+    return any(finding.status == FAILURE for finding in findings)
+
+
+def lines(findings: list[Finding]) -> Iterator[tuple[str, str]]:
+    """What to print: text and colour of each line; what mends a finding stands below it."""
+    for finding in findings:
+        colour = COLOURS[finding.status]
+        yield f"{finding.status:<8}{finding.subject}: {finding.message}", colour
+        for fix in finding.fix.splitlines():
+            yield f"          {fix}", ""
+
+
+def python_version() -> Finding:
+    """The interpreter against the package's range."""
+    version = platform.python_version()
+    wanted = importlib.metadata.metadata(PACKAGE)["Requires-Python"]
+    if SpecifierSet(wanted).contains(version):
+        return Finding("Python", OK, version)
+    return Finding("Python", FAILURE, f"{version}, needed: {wanted}", "python3.11 -m venv .venv")
+
+
+def packages() -> Iterator[Finding]:
+    """Our own requirements, and Ray's exact pin of Gymnasium, against what is installed."""
+    wanted = requirements(PACKAGE, "")
+    wanted += [need for need in requirements("ray", "rllib") if need.name == "gymnasium"]
+    fitting = {}
+    for need in wanted:
+        try:
+            version = importlib.metadata.version(need.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(need.name, FAILURE, "not installed", f"pip install '{plain(need)}'")
+            continue
+        if need.specifier.contains(version, prereleases=True):
+            fitting[need.name] = version
+        else:
+            found = f"{version}, needed: {need.specifier}"
+            yield Finding(need.name, FAILURE, found, f"pip install '{plain(need)}'")
+    yield Finding("packages", OK, ", ".join(f"{name} {at}" for name, at in fitting.items()))
+
+
+def requirements(package: str, extra: str) -> list[Requirement]:
+    """What a package asks for on this platform, with one of its extras ("" for none)."""
+    needs = map(Requirement, importlib.metadata.requires(package) or ())
+    return [need for need in needs if need.marker is None or need.marker.evaluate({"extra": extra})]
+
+
+def plain(need: Requirement) -> str:
+    """A requirement as pip takes it, without its marker."""
+    extras = f"[{','.join(sorted(need.extras))}]" if need.extras else ""
+    return f"{need.name}{extras}{need.specifier}"
+
+
+def simulator() -> Finding:
+    """Whether dm_control and MuJoCo fit together: many pairs that pip allows do not."""
+    try:
+        from dm_control import suite
+
+        suite.load("cartpole", "balance").reset()
+    except (ImportError, AttributeError, RuntimeError, TypeError) as error:
+        fix = (
+            "pip uninstall -y mujoco mujoco-core mujoco-studio\n"
+            "pip install 'mujoco>=3.17,<4' 'dm-control>=1.0.50'"
+        )
+        return Finding("dm_control with MuJoCo", FAILURE, f"{type(error).__name__}: {error}", fix)
+    return Finding("dm_control with MuJoCo", OK, "a task loads and resets")
+
+
+def humanoid_bench() -> Finding:
+    """HumanoidBench is optional: absent is a note, broken a warning."""
+    from rllib_ezm.tasks.humanoid_bench_import import INSTALL, import_humanoid_bench
+
+    try:
+        import_humanoid_bench()
+    except ImportError as error:
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name == "humanoid_bench":
+            return Finding("HumanoidBench", NOTE, "not installed; hb: tasks need it", INSTALL)
+        return Finding("HumanoidBench", WARNING, f"unusable: {cause}", INSTALL)
+    return Finding("HumanoidBench", OK, "importable")
+
+
+def gpu() -> Finding:
+    """CUDA devices; a CPU trains the small examples only."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", OK, torch.cuda.get_device_name(0), "")
+    found = f"no CUDA device (torch {torch.__version__}): enough for the walkers and the quickstart"
+    return Finding("GPU", NOTE, found, "for full-size examples: a GPU and a CUDA build of torch")
+
+
+def shared_memory(path: str = "/dev/shm") -> Finding:
+    """Ray keeps its objects in shared memory."""
+    if not os.path.isdir(path):
+        return Finding(
+            path, WARNING, "absent: Ray keeps its objects on disk", "mount a tmpfs there"
+        )
+    status = os.statvfs(path)
+    size = status.f_frsize * status.f_blocks
+    found = f"{size / 2**30:.1f} GiB"
+    if size < SMALL_SHARED_MEMORY:
+        fix = "in a container: docker run --shm-size=8g"
+        return Finding(path, WARNING, f"{found}: Ray keeps its objects on disk", fix)
+    return Finding(path, OK, found)
+
+
+def memory_bytes() -> int:
+    """Memory that processes here may use: that of the machine, or of the container if less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in CGROUP_LIMITS:
+        file = Path(name)
+        if file.is_file() and (text := file.read_text().strip()).isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def experiment(file: ExperimentFile, memory: int) -> Iterator[Finding]:
+    """The file's config: valid, placed on this machine, and its replay against the memory.
+
+    Args:
+        file: The experiment file.
+        memory: Bytes that processes may use.
+    """
+    from rllib_ezm.cluster import trial_resources
+    from rllib_ezm.config import EZMConfig
+
+    try:
+        needs = trial_resources(file)
+    except (UserError, ImportError) as error:
+        yield Finding(file.path.name, FAILURE, str(error), "see the message")
+        return
+    asks = ", ".join(f"{amount:g} {name}" for name, amount in sorted(needs.items()))
+    yield Finding(file.path.name, OK, f"valid; one trial asks Ray for {asks}")
+    if isinstance(file.config, EZMConfig):
+        yield replay_memory(file.config.replay_bytes(), memory)
+
+
+def replay_memory(needed: int, memory: int) -> Finding:
+    """The full replay buffer [bytes] against the memory [bytes]."""
+    found = f"{needed / 2**30:.1f} GiB when full, of {memory / 2**30:.1f} GiB memory"
+    fix = "lower capacity_per_task; memory is taken as the buffer fills"
+    if needed > 0.9 * memory:
+        return Finding("replay buffer", FAILURE, found, fix)
+    if needed > 0.6 * memory:
+        return Finding("replay buffer", WARNING, found, fix)
+    return Finding("replay buffer", OK, found)

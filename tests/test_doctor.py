@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from rllib_ezm import doctor
+from rllib_ezm.cli import main
+from rllib_ezm.doctor import FAILURE, NOTE, OK, WARNING
+from rllib_ezm.experiment_file import load_experiment_file
+
+EXAMPLE = Path(__file__).parents[1] / "tuned_examples" / "ezm_quickstart.py"
+
+
+def of(subject, findings):
+    (finding,) = [finding for finding in findings if finding.subject == subject]
+    return finding
+
+
+def test_this_installation_trains():
+    findings = doctor.examine()
+    assert not doctor.would_fail(findings), list(doctor.lines(findings))
+    packages = of("packages", findings)
+    for name in ("ray", "torch", "mujoco", "dm-control", "gymnasium"):
+        assert f"{name} {importlib.metadata.version(name)}" in packages.message
+
+
+@pytest.mark.parametrize(
+    ("installed", "message"),
+    [("3.2.0", "3.2.0, needed: <4,>=3.17"), ("4.0.0", "4.0.0, needed"), (None, "not installed")],
+)
+def test_a_wrong_or_missing_package_fails_with_the_line_that_mends_it(
+    installed, message, monkeypatch
+):
+    versions = importlib.metadata.version
+
+    def version(name):
+        if name != "mujoco":
+            return versions(name)
+        if installed is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    finding = of("mujoco", list(doctor.packages()))
+    assert finding.status == FAILURE
+    assert message in finding.message
+    assert finding.fix == "pip install 'mujoco<4,>=3.17'"
+
+
+def test_requirements_of_other_extras_are_left_out():
+    names = {need.name for need in doctor.requirements("rllib-ezm", "")}
+    assert {"ray", "torch"} <= names
+    assert "pytest" not in names
+    assert "pytest" in {need.name for need in doctor.requirements("rllib-ezm", "test")}
+    assert doctor.plain(Requirement("ray[tune,rllib]>=2.60; python_version > '3'")) == (
+        "ray[rllib,tune]>=2.60"
+    )
+
+
+def test_an_old_python_fails(monkeypatch):
+    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.9.18")
+    assert doctor.python_version().status == FAILURE
+
+
+def test_a_pair_of_simulator_packages_that_does_not_work_fails(monkeypatch):
+    from dm_control import suite
+
+    def broken(*_):
+        raise AttributeError("'MjModel' object has no attribute 'flex_vertedge'")
+
+    monkeypatch.setattr(suite, "load", broken)
+    finding = doctor.simulator()
+    assert finding.status == FAILURE
+    assert "flex_vertedge" in finding.message
+    assert "'mujoco>=3.17,<4'" in finding.fix
+
+
+def test_humanoid_bench_is_optional():
+    assert doctor.humanoid_bench().status in (OK, NOTE, WARNING)
+
+
+def test_shared_memory(tmp_path, monkeypatch):
+    assert doctor.shared_memory(str(tmp_path / "absent")).status == WARNING
+    monkeypatch.setattr(doctor, "SMALL_SHARED_MEMORY", 2**60)
+    assert "shm-size" in doctor.shared_memory(str(tmp_path)).fix
+    monkeypatch.setattr(doctor, "SMALL_SHARED_MEMORY", 1)
+    assert doctor.shared_memory(str(tmp_path)).status == OK
+
+
+def test_the_smaller_of_machine_and_container_is_the_memory(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(doctor, "CGROUP_LIMITS", (str(limit),))
+    limit.write_text("max\n")
+    machine = doctor.memory_bytes()
+    limit.write_text("1048576\n")
+    assert doctor.memory_bytes() == 1048576 < machine
+
+
+@pytest.mark.parametrize(("needed", "status"), [(5, OK), (7, WARNING), (10, FAILURE)])
+def test_replay_is_held_against_the_memory(needed, status):
+    assert doctor.replay_memory(needed * 2**30, 10 * 2**30).status == status
+
+
+def test_an_experiment_that_asks_for_too_much_replay_fails():
+    file = load_experiment_file(EXAMPLE)
+    assert not doctor.would_fail(list(doctor.experiment(file, 2**40)))
+    assert doctor.would_fail(list(doctor.experiment(file, file.config.replay_bytes())))
+
+
+def test_an_invalid_experiment_fails(tmp_path):
+    file = tmp_path / "wrong.py"
+    file.write_text(EXAMPLE.read_text() + "\nconfig.training(gamma=2.0)\n")
+    (finding,) = doctor.experiment(load_experiment_file(file), 2**40)
+    assert finding.status == FAILURE
+    assert "gamma" in finding.message
+
+
+def test_exit_codes(monkeypatch, capsys):
+    assert main(["doctor", str(EXAMPLE)]) == 0
+    printed = capsys.readouterr().out
+    assert "ezm_quickstart.py: valid; one trial asks Ray for 1 CPU" in printed
+    monkeypatch.setattr(doctor, "memory_bytes", lambda: 1)
+    assert main(["doctor", str(EXAMPLE)]) == 1
+    assert "lower capacity_per_task" in capsys.readouterr().out
