@@ -74,7 +74,7 @@ class EZM(ResumableAlgorithm):
         self._updates_at_learning_start = 0
         self._waiting_since = 0
         self.begin_run()
-        self._seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
+        self.seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
 
     @property
     def num_updates_due(self) -> int:
@@ -104,7 +104,7 @@ class EZM(ResumableAlgorithm):
 
     @override(Algorithm)
     def training_step(self) -> None:
-        before = dict(self._seconds)
+        before = dict(self.seconds)
         started = time.perf_counter()
         steps_before, updates_before = self.num_env_steps, self.num_updates
         self._collect()
@@ -121,7 +121,7 @@ class EZM(ResumableAlgorithm):
                 self._sync_weights()
         self._log_metrics(
             elapsed=time.perf_counter() - started,
-            seconds={name: self._seconds[name] - before[name] for name in before},
+            seconds={name: self.seconds[name] - before[name] for name in before},
             env_steps=self.num_env_steps - steps_before,
             updates=self.num_updates - updates_before,
         )
@@ -135,7 +135,7 @@ class EZM(ResumableAlgorithm):
             _return_metrics=True,
         )
         self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
-        self._seconds["sample"] += time.perf_counter() - start
+        self.seconds["sample"] += time.perf_counter() - start
         start = time.perf_counter()
         for episode in episodes:
             chunk = to_chunk(episode)
@@ -147,12 +147,12 @@ class EZM(ResumableAlgorithm):
                 done=episode.is_done,
                 physics_error=ended_by_physics_error(episode),
             )
-        self._seconds["replay"] += time.perf_counter() - start
+        self.seconds["replay"] += time.perf_counter() - start
 
     def _update(self) -> None:
         start = time.perf_counter()
         batch = self.replay_buffer.sample(self.config.total_train_batch_size)
-        self._seconds["replay"] += time.perf_counter() - start
+        self.seconds["replay"] += time.perf_counter() - start
         start = time.perf_counter()
         results = self.learner_group.update(
             batch=MultiAgentBatch(
@@ -166,8 +166,8 @@ class EZM(ResumableAlgorithm):
             module_result = result[DEFAULT_MODULE_ID]
             priorities.extend(module_result.pop(PRIORITIES).peek())
             reanalyze = max(reanalyze, float(module_result.pop(REANALYZE_SECONDS).peek()))
-        self._seconds["reanalyze"] += reanalyze
-        self._seconds["update"] += elapsed - reanalyze
+        self.seconds["reanalyze"] += reanalyze
+        self.seconds["update"] += elapsed - reanalyze
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         start = time.perf_counter()
         errors = np.concatenate(priorities)
@@ -175,7 +175,7 @@ class EZM(ResumableAlgorithm):
         self.replay_buffer.update_priorities(
             batch["task_ids"][finite], batch["index"][finite], errors[finite]
         )
-        self._seconds["replay"] += time.perf_counter() - start
+        self.seconds["replay"] += time.perf_counter() - start
         self.num_updates += 1
 
     def _sync_weights(self) -> None:
@@ -186,7 +186,7 @@ class EZM(ResumableAlgorithm):
             inference_only=True,
             timeout_seconds=None,
         )
-        self._seconds["sync"] += time.perf_counter() - start
+        self.seconds["sync"] += time.perf_counter() - start
 
     def _log_metrics(
         self, *, elapsed: float, seconds: dict[str, float], env_steps: int, updates: int
