@@ -12,8 +12,8 @@ from gymnasium import VectorizeMode
 
 from rllib_ezm.models.precision import PRECISIONS
 from rllib_ezm.models.world_model import EMBEDDING_SITES, WorldModelSpec
-from rllib_ezm.search.gumbel import SearchSettings
 from rllib_ezm.search.planner import VALUE_REDUCTIONS
+from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.tasks.multitask import TaskSet
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from rllib_ezm.losses.variance_window import VarianceWindow
 from rllib_ezm.models.precision import autocast
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
-from rllib_ezm.search.gumbel import SearchSettings
 from rllib_ezm.search.planner import Plan, Planner
+from rllib_ezm.search.settings import SearchSettings
 
 SEARCH_VALUE = "search_value"
 SEARCH_ACTION = "search_action"

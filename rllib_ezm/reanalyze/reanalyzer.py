@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 
 from rllib_ezm.losses.targets import td_targets
-from rllib_ezm.search.gumbel import RootOutput, SearchSettings
+from rllib_ezm.search.gumbel import RootOutput
 from rllib_ezm.search.planner import Planner
+from rllib_ezm.search.settings import SearchSettings
 
 
 class Reanalyzed(NamedTuple):

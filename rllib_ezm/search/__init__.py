@@ -7,12 +7,12 @@ from rllib_ezm.search.gumbel import (
     SearchModel,
     SearchNoise,
     SearchOutput,
-    SearchSettings,
     StepOutput,
     draw_noise,
     gumbel_search,
 )
 from rllib_ezm.search.halving import Round, sequential_halving_schedule, visit_table
+from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.search.tree import Tree
 
 __all__ = [

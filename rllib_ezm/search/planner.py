@@ -18,11 +18,11 @@ from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.search.gumbel import (
     RootOutput,
     SearchNoise,
-    SearchSettings,
     StepOutput,
     draw_noise,
     gumbel_search,
 )
+from rllib_ezm.search.settings import SearchSettings
 
 VALUE_REDUCTIONS = ("mean", "min2")
 
