@@ -205,17 +205,25 @@ class Planner:
             noise = draw_noise(batch, action_dim, settings, mask.device, generator=generator)
         elif generator is not None:
             raise ValueError("give noise or generator, not both: given noise needs no generator")
-        size = self.chunk_size if task_ids.device.type == "cpu" else len(task_ids)
-        found = []
-        for start in range(0, len(task_ids), size):
-            rows = slice(start, start + size)
-            part = RootOutput(*(x[rows] for x in root))
-            part_noise = SearchNoise(*(x[rows] for x in noise))
-            result = gumbel_search(
-                model, part, task_ids[rows], mask[rows], settings, noise=part_noise
-            )
-            weights = torch.softmax(result.scores, dim=-1)
-            found.append(Plan(result.action, result.value, result.candidates, weights))
-        if len(found) == 1:
-            return found[0]
-        return Plan(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+        if task_ids.device.type != "cpu" or len(task_ids) <= self.chunk_size:
+            return _search(model, root, task_ids, mask, settings, noise)
+        inputs = (*root, *noise, task_ids, mask)
+        plans = []
+        for chunk in zip(*(x.split(self.chunk_size) for x in inputs), strict=True):
+            *root_and_noise, tasks, part = chunk
+            root, noise = RootOutput(*root_and_noise[:4]), SearchNoise(*root_and_noise[4:])
+            plans.append(_search(model, root, tasks, part, settings, noise))
+        return Plan(*(torch.cat(parts) for parts in zip(*plans, strict=True)))
+
+
+def _search(
+    model: ModelInSearch,
+    root: RootOutput,
+    task_ids: torch.Tensor,
+    mask: torch.Tensor,
+    settings: SearchSettings,
+    noise: SearchNoise,
+) -> Plan:
+    result = gumbel_search(model, root, task_ids, mask, settings, noise)
+    weights = torch.softmax(result.scores, dim=-1)
+    return Plan(result.action, result.value, result.candidates, weights)
