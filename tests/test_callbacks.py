@@ -17,6 +17,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_ezm import EZMConfig
 from rllib_ezm.callbacks import GradientSimilarity, ModelErrorProbe, Probe, measure
+from rllib_ezm.experiment_file import load_experiment_file, running_as_script
 from rllib_ezm.learner import EZMTorchLearner
 
 TASKS = ("gym:Pendulum-v1", "dmc:cartpole-balance")
@@ -149,11 +150,20 @@ def test_training_is_the_same_with_and_without_probes(ray_cluster: None) -> None
     json.dumps(measured)
 
 
-def test_probes_reach_a_remote_learner(ray_cluster: None, tmp_path: Path) -> None:
+def test_probes_reach_a_remote_learner(ray_cluster: None) -> None:
     probes = [functools.partial(probe, interval=5) for probe in PROBES]
     results, _, _ = run(run_config(num_learners=1).callbacks(callbacks_class=probes), 2)
     assert set(results[-1]["probes"]["gradient_cosine"]) == MODULES
     assert "reward_error" in results[-1]["probes"]
+
+
+def test_the_example_probes_the_default_suite() -> None:
+    path = Path(__file__).parents[1] / "tuned_examples" / "gradient_similarity.py"
+    with running_as_script(path):
+        file = load_experiment_file(path)
+    file.config.validate()
+    assert file.config.callbacks_class == list(PROBES)
+    assert file.stop is not None
 
 
 def test_wrong_use_is_refused(ray_cluster: None) -> None:
