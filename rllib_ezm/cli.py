@@ -388,8 +388,8 @@ def _new_folder(file: ExperimentFile, options: dict[str, Any]) -> Path:
 def _announce(file: ExperimentFile, folder: Path, done_before: int) -> None:
     verb = f"Resuming after {done_before} iterations:" if done_before else "Training"
     click.echo(f"{verb} {file.algorithm.__name__} from {file.path}")
-    if hasattr(file.config, "describe"):
-        click.echo(f"Setting:     {file.config.describe()}")
+    for description in file.descriptions():
+        click.echo(f"Setting:     {description}")
     click.echo(f"Results:     {folder}")
     click.echo(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder)])}")
     if file.stop is None:

@@ -42,6 +42,13 @@ class ExperimentFile:
         """The algorithm that the config configures."""
         return cast("type[Algorithm]", self.config.algo_class)
 
+    def descriptions(self) -> list[str]:
+        """What an EZMConfig says of itself; the lines of all configs of a sweep, none twice."""
+        from rllib_ezm.sweep import configs_of
+
+        configs: list[Any] = [*configs_of(self.config).values()] or [self.config]
+        return list(dict.fromkeys(c.describe() for c in configs if hasattr(c, "describe")))
+
     def scaled_down(self) -> ExperimentFile:
         """The same experiment as a smoke run, see `rllib_ezm.smoke`.
 
@@ -49,8 +56,11 @@ class ExperimentFile:
             UserError: If its config is not an EZMConfig.
         """
         from rllib_ezm.smoke import SMOKE_STOP, scale_down
+        from rllib_ezm.sweep import configs_of, sweep
 
-        return replace(self, config=scale_down(self.config), stop=SMOKE_STOP)
+        variants = {name: scale_down(config) for name, config in configs_of(self.config).items()}
+        config = sweep(variants) if variants else scale_down(self.config)
+        return replace(self, config=config, stop=SMOKE_STOP)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.allocator import keep_freed_memory
-from rllib_ezm.losses.targets import age_mixing_weight, mix_values, state_masks
+from rllib_ezm.losses.targets import age_mixing_weight, alive_mask, mix_values, state_masks
 from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
@@ -100,9 +100,7 @@ class EZMTorchLearner(TorchLearner):
         reanalyzed = self._reanalyzer(batch)
         policy_mask, value_mask = state_masks(batch["step_mask"], batch["terminal"], steps)
         value = self._mix_values(batch, reanalyzed, value_mask, policy_mask)
-        length = batch["step_mask"].sum(dim=1, keepdim=True)
-        next_index = torch.arange(1, steps + 1, device=length.device)
-        alive = 1.0 - batch["terminal"].float()[:, None] * (next_index == length).float()
+        alive = alive_mask(batch["step_mask"], batch["terminal"], steps)
         reward = batch["rewards"][:, :steps]
         transition_mask = batch["step_mask"][:, :steps]
         self._log_targets(reward, transition_mask, value, value_mask, reanalyzed)
@@ -168,6 +166,17 @@ class EZMTorchLearner(TorchLearner):
         loss = (weights * per_sample).mean() / config.unroll_steps
         self._guard.remember(loss, terms, batch["task_ids"])
         return loss
+
+    def sample_losses(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What an update on a replay batch would minimise the mean of, per sample [B], with graph.
+
+        Moves the running statistics and logs as an update does: `rllib_ezm.callbacks.unnoticed`
+        undoes that.
+        """
+        targets = self._make_targets(batch)
+        unroll = Unroll(**self._ezm_module.forward_train(batch))
+        terms = loss_terms(self._ezm_module.model, unroll, targets, discount=self.config.gamma)
+        return batch["weights"] * total_loss(terms, self._loss_weights) / self.config.unroll_steps
 
     @override(TorchLearner)
     def postprocess_gradients_for_module(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-LAYERS = ("models", "search", "losses", "replay", "tasks", "reanalyze", "report")
+LAYERS = ("models", "search", "losses", "replay", "tasks", "reanalyze", "report", "probes")
 
 SCRIPT = """
 import importlib, pkgutil, sys

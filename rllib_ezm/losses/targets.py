@@ -71,6 +71,13 @@ def state_masks(
     return policy_mask, policy_mask + is_terminal_state
 
 
+def alive_mask(step_mask: torch.Tensor, terminal: torch.Tensor, unroll_steps: int) -> torch.Tensor:
+    """0 where the state after a transition is terminal, else 1; [B, K+n], [B] -> [B, K]."""
+    length = step_mask.sum(dim=1, keepdim=True)
+    next_index = torch.arange(1, unroll_steps + 1, device=step_mask.device)
+    return 1.0 - terminal.float()[:, None] * (next_index == length).float()
+
+
 def variance_mixing_weight(
     variance: torch.Tensor, low: torch.Tensor, high: torch.Tensor
 ) -> torch.Tensor:

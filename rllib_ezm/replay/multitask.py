@@ -181,6 +181,23 @@ class MultiTaskReplayBuffer:
         batch["index"] = np.stack([places, self._slots.serials[starts]], axis=1)
         return batch
 
+    def peek(self, batch_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+        """What `sample` might return, drawn with another generator: later samples do not change.
+
+        Args:
+            batch_size: As in `sample`.
+            rng: Makes the draws.
+
+        Raises:
+            ValueError: As `sample`.
+        """
+        own = self._rng, self._rotation
+        self._rng = rng
+        try:
+            return self.sample(batch_size)
+        finally:
+            self._rng, self._rotation = own
+
     def _draw(self, rings: IntArray, shares: IntArray) -> IntArray:
         """Slots within their ring: one draw from each of a ring's `share` equal strata."""
         stratum = np.arange(len(rings)) - np.repeat(np.cumsum(shares) - shares, shares)

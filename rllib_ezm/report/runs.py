@@ -65,6 +65,20 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class GradientCosines:
+    """What `rllib_ezm.callbacks.GradientSimilarity` measured during one run.
+
+    Attributes:
+        updates: Learner updates at each measurement [P].
+        cosines: Of each module: [P, T, T], tasks in the order of the trial, 1 on the diagonal;
+            NaN where a task had no data yet.
+    """
+
+    updates: np.ndarray
+    cosines: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Trial:
     """One run: a seed of a setting.
 
@@ -75,6 +89,7 @@ class Trial:
         config: The config's fields, nested ones joined by "/", with their values as JSON text.
         tasks: The constants of its tasks.
         curves: The curve of each of its tasks.
+        gradients: Similarity of its tasks' gradients; None if not measured, or of one task.
     """
 
     experiment: str
@@ -83,6 +98,7 @@ class Trial:
     config: Mapping[str, str]
     tasks: Mapping[str, TaskInfo]
     curves: Mapping[str, Curve]
+    gradients: GradientCosines | None
 
 
 def find_trials(directories: Iterable[Path]) -> tuple[list[Trial], list[str]]:
@@ -131,13 +147,15 @@ def _read_trial(folder: Path) -> Trial:
         raise UserError(f"{folder} has a {RESULT_FILE} but no {PARAMS_FILE}: not a trial of Tune")
     params = json.loads(params_file.read_text(encoding="utf-8"))
     tasks = _task_infos((params.get("env_config") or {}).get("tasks") or [])
+    results = _results(folder / RESULT_FILE)
     return Trial(
         experiment=folder.parent.name,
         name=folder.name,
         seed=params.get("seed"),
         config=dict(_flatten(params)),
         tasks=tasks,
-        curves=_curves(_results(folder / RESULT_FILE), params.get("evaluation_interval"), tasks),
+        curves=_curves(results, params.get("evaluation_interval"), tasks),
+        gradients=_gradients(results, list(tasks)),
     )
 
 
@@ -183,6 +201,27 @@ def _curves(
     return {
         task: Curve(*np.asarray(rows[task], dtype=np.float64).T) for task in tasks if task in rows
     }
+
+
+def _gradients(results: Sequence[dict[str, Any]], tasks: Sequence[str]) -> GradientCosines | None:
+    """The measurements of a run; the results name every pair of tasks once."""
+    measured = [
+        (result["num_updates_lifetime"], result["probes"]["gradient_cosine"])
+        for result in results
+        if "gradient_cosine" in (result.get("probes") or {})
+    ]
+    if not measured or len(tasks) < 2:
+        return None
+    cosines: dict[str, np.ndarray] = {}
+    for index, (_, modules) in enumerate(measured):
+        for module, pairs in modules.items():
+            empty = np.where(np.eye(len(tasks)), 1.0, np.full((len(measured), 1, 1), np.nan))
+            matrices = cosines.setdefault(module, empty)
+            for one, others in pairs.items():
+                for other, value in others.items():
+                    i, j = tasks.index(one), tasks.index(other)
+                    matrices[index, i, j] = matrices[index, j, i] = value
+    return GradientCosines(np.array([updates for updates, _ in measured]), cosines)
 
 
 def _env_steps(result: Mapping[str, Any], task: str, num_tasks: int) -> float:

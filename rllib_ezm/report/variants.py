@@ -14,6 +14,8 @@ from rllib_ezm.report.runs import Curve, TaskInfo, Trial
 
 EXPERIMENT = "experiment"
 NUM_TASKS = "num_tasks"
+VARIANT = "variant"
+"""Field in which `rllib_ezm.sweep` writes the name of a joint setting."""
 UNSET = "unset"
 
 # What `rllib train file` or a user appends to the name of an experiment that is one of several.
@@ -55,7 +57,8 @@ def group_trials(trials: Sequence[Trial], fields: Sequence[str] = ()) -> list[Va
     """Group trials into variants.
 
     By default, experiments whose names differ in a `_seedN` or time suffix belong together, and
-    the fields that differ between trials inside one experiment (Tune's grid) split them.
+    the fields that differ between trials inside one experiment (Tune's grid) split them. The joint
+    settings of `rllib_ezm.sweep` have their own names.
 
     Args:
         trials: The trials.
@@ -94,8 +97,9 @@ def _default_names(trials: Sequence[Trial]) -> list[str]:
         base = base_name(trial.experiment)
         usual = grids[base]
         special = [field for field in usual if trial.config.get(field, UNSET) != usual[field]]
-        label = ", ".join(_setting(trial, field) for field in special)
-        if not usual:
+        named = [readable(trial.config[VARIANT])] if VARIANT in trial.config else []
+        label = ", ".join([*named, *(_setting(trial, field) for field in special)])
+        if not usual and not named:
             names.append(base)
         elif len(families) == 1:
             names.append(label or "base")
@@ -105,14 +109,15 @@ def _default_names(trials: Sequence[Trial]) -> list[str]:
 
 
 def _grid(trials: Sequence[Trial]) -> dict[str, str | None]:
-    """Fields that differ inside one experiment, with the value that goes without saying.
+    """Fields that differ inside one experiment and joint setting, with the usual value of each.
 
-    That is the value most settings share, as in a sweep of single changes to one setting; None
-    where there is no such value, as in a product of grids.
+    The value that goes without saying is the one most settings share, as in a sweep of single
+    changes to one setting; None where there is no such value, as in a product of grids.
     """
-    experiments: dict[str, list[Trial]] = {}
+    experiments: dict[tuple[str, str | None], list[Trial]] = {}
     for trial in trials:
-        experiments.setdefault(trial.experiment, []).append(trial)
+        key = (trial.experiment, trial.config.get(VARIANT))
+        experiments.setdefault(key, []).append(trial)
     fields = dict.fromkeys(
         field
         for members in experiments.values()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rllib_ezm.errors import UserError
-from rllib_ezm.report import figures, tables
+from rllib_ezm.report import figures, gradients, tables
 from rllib_ezm.report.aggregate import CONFIDENCE, NUM_RESAMPLES, STATISTICS
 from rllib_ezm.report.comparison import Comparison, compare
 from rllib_ezm.report.reference import PublishedScore, published_scores
@@ -135,6 +135,7 @@ def _write_figures(
     against = [c for c in comparisons if reference in c.scores and len(c.scores) > 1]
     if reference is not None and against:
         drawn["improvement"] = figures.improvement_bars(against, styles, statistic, reference)
+    drawn |= gradients.gradient_figures(variants, styles)
     for name, figure in drawn.items():
         figures.save(figure, out, name)
     return list(drawn)

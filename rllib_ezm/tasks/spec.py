@@ -72,6 +72,10 @@ class TaskSpec:
             return env
         return TimeLimit(env, self.max_episode_steps)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TaskSpec:
+        """Returns itself: a spec never changes, and copies of a config have equal tasks."""
+        return self
+
     def normalized_score(self, episode_return: float) -> float:
         """Returns (R - random) / (success - random), not clipped (eq. 13, arXiv:2603.01452)."""
         return (episode_return - self.random_score) / (self.success_score - self.random_score)

@@ -27,6 +27,7 @@ def write_trial(
     steps: int = 100,
     per_task: bool = True,
     config: Mapping[str, Any] | None = None,
+    gradients: Mapping[str, Sequence[float]] | None = None,
 ) -> Path:
     """Write a trial whose tasks (success score 100) had these evaluation returns.
 
@@ -39,6 +40,7 @@ def write_trial(
         steps: Env steps of each task per iteration.
         per_task: Count env steps per task, as EZM does and other algorithms do not.
         config: Further fields of the config.
+        gradients: By module, the cosine of the first two tasks in each iteration from the second.
     """
     folder.mkdir(parents=True)
     tasks = [spec_text(task) for task in returns]
@@ -61,6 +63,15 @@ def write_trial(
         if per_task:
             result["num_updates_lifetime"] = 5 * iteration
             result["tasks"] = {task: {"env_steps": steps * iteration} for task in returns}
+        if gradients and iteration > 1:
+            one, other = list(returns)[:2]
+            result["probes"] = {
+                "gradient_cosine": {
+                    module: {one: {other: values[iteration - 2]}}
+                    for module, values in gradients.items()
+                    if iteration - 2 < len(values)
+                }
+            }
         lines.append(json.dumps(result) + "\n")
     (folder / "result.json").write_text("".join(lines))
     return folder

@@ -242,6 +242,23 @@ def test_draws_are_random_within_their_stratum() -> None:
     assert min(first_stratum.values()) > 60
 
 
+def test_peeking_does_not_change_what_is_sampled_later() -> None:
+    plain, peeked = (make_buffer(3, 60) for _ in range(2))
+    for buffer in (plain, peeked):
+        for task in range(3):
+            buffer.add(make_episode(task, task, 30))
+    first = peeked.peek(7, np.random.default_rng(1))
+    again = peeked.peek(7, np.random.default_rng(1))
+    np.testing.assert_array_equal(first["index"], again["index"])
+    with pytest.raises(ValueError, match="batch_size"):
+        peeked.peek(0, np.random.default_rng(1))
+    for _ in range(2):
+        one, other = plain.sample(7), peeked.sample(7)
+        np.testing.assert_array_equal(one["index"], other["index"])
+        np.testing.assert_array_equal(one["task_ids"], other["task_ids"])
+    assert not np.array_equal(first["index"], one["index"])
+
+
 def test_byte_budget_names_the_largest_capacity_that_fits() -> None:
     fitting = make_buffer(3, 1000)
     budget = fitting.nbytes

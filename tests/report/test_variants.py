@@ -90,3 +90,22 @@ def test_trials_of_one_task_each_make_a_variant_of_all(tmp_path: Path) -> None:
         write_trial(tmp_path / f"single_{task[-1]}" / "t", {task: [1.0]})
     (variant,) = group_trials(find_trials([tmp_path])[0], ["num_tasks"])
     assert (variant.name, variant.tasks) == ("1 task", ("dmc:a", "dmc:b"))
+
+
+def test_the_settings_of_a_sweep_have_their_own_names(tmp_path: Path) -> None:
+    settings = [
+        {"variant": "full", "coeff": 0.25, "lr": lr} | change
+        for change in ({}, {"variant": "no path", "coeff": 0.0})
+        for lr in (0.1, 0.2)
+    ]
+    write_grid(tmp_path / "ablations", settings[::2])
+    names = groups(group_trials(find_trials([tmp_path])[0]))
+    assert names == {"full": [0, 1], "no path": [0, 1]}
+    write_grid(tmp_path / "product", settings)
+    assert list(groups(group_trials(find_trials([tmp_path / "product"])[0]))) == [
+        "full, lr=0.1",
+        "full, lr=0.2",
+        "no path, lr=0.1",
+        "no path, lr=0.2",
+    ]
+    assert "ablations: no path" in groups(group_trials(find_trials([tmp_path])[0]))
