@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ EZM_STATE = "ezm"
 REPLAY = "replay"
 """Key of the replay buffer in the algorithm's state, and its folder in a checkpoint."""
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+NO_TRIAL = "default"
+"""`Trainable.trial_id` outside Tune."""
 
 
 class ResumableAlgorithm(EnvRunnerStarts):
@@ -53,7 +56,8 @@ class ResumableAlgorithm(EnvRunnerStarts):
 
     So with a fixed seed and synchronous sampling, N iterations, `save_to_path`, N iterations give
     the same weights, buffer and metrics (timings apart) as N iterations, `save_to_path`, a new
-    process, `from_checkpoint`, N iterations. A run that never saves may go another way.
+    process, `from_checkpoint`, N iterations. A run that never saves may go another way. A Tune
+    trial that takes over the checkpoint of another one, as under PBT, gets seeds of its own.
 
     `save_to_path` writes RLlib's files, the replay buffer as plain arrays under `replay/`, and a
     manifest with the checksums of all of them, first under a temporary name. Restoring compares
@@ -201,6 +205,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
             state[EZM_STATE] = {
                 "format": STATE_FORMAT,
                 "run_seed": self._run_seed,
+                "trial_id": self.trial_id,
                 "num_checkpoints": self._num_checkpoints,
                 "num_updates": self.num_updates,
                 "learning_start": self._learning_start,
@@ -226,6 +231,8 @@ class ResumableAlgorithm(EnvRunnerStarts):
                     f"{STATE_FORMAT}: use the version that wrote it."
                 )
             self._run_seed = own["run_seed"]
+            if self.trial_id not in (own["trial_id"], NO_TRIAL):
+                self._run_seed = derived_seed(self._run_seed, zlib.crc32(self.trial_id.encode()))
             self._num_checkpoints = own["num_checkpoints"]
             self.num_updates = own["num_updates"]
             self._learning_start = own["learning_start"]
