@@ -14,6 +14,7 @@ from rllib_ezm.config_checks import check_settings
 from rllib_ezm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.evaluation import evaluate_per_task
 from rllib_ezm.replay.checks import required_bytes
+from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
 
@@ -39,11 +40,12 @@ class EZMConfig(AlgorithmConfig):
 
         super().__init__(algo_class=algo_class or EZM)
         self.env = ENV_NAME
-        self.env_config = {"tasks": [], "termination": "respect", "envs_per_task": 1}
+        self.tasks([])
         self.env_runner_cls = MultiTaskEnvRunner
         self.num_env_runners = 0
         self.rollout_fragment_length = 10
         self.delay_between_env_runner_restarts_s = 1.0
+        self.env_runner_health_probe_timeout_s = 1.0
         self.min_sample_timesteps_per_iteration = 500
         self.min_time_s_per_iteration = None
         self.metrics_num_episodes_for_smoothing = 10
@@ -125,6 +127,7 @@ class EZMConfig(AlgorithmConfig):
         *,
         envs_per_task: int = 1,
         termination: str = "respect",
+        max_consecutive_env_failures: int = MAX_CONSECUTIVE_FAILURES,
         **options: Any,
     ) -> EZMConfig:
         """Choose the tasks to train on at once; a task's id is its position.
@@ -134,6 +137,9 @@ class EZMConfig(AlgorithmConfig):
                 and options, or specs.
             envs_per_task: Copies of each task's environment, dealt out over the env runners.
             termination: "respect", or "ignore" to drop terminations as the released code does.
+            max_consecutive_env_failures: An environment that raises an exception is built again and
+                its episode truncated; so many times in a row, for one task in one slot, end the
+                training with an error. 1: at once.
             **options: Options of every task given by name, e.g. `action_repeat=2`.
 
         Raises:
@@ -149,6 +155,7 @@ class EZMConfig(AlgorithmConfig):
             "tasks": specs,
             "termination": termination,
             "envs_per_task": envs_per_task,
+            "max_consecutive_env_failures": max_consecutive_env_failures,
         }
         return self
 

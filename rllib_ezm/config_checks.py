@@ -116,6 +116,12 @@ def _check_rllib_settings(config: EZMConfig, fail: Fail) -> None:
         )
     if VectorizeMode(config.gym_env_vectorize_mode) is not VectorizeMode.SYNC:
         fail("EZM steps its environments in the env runner: use more env runners instead of ASYNC.")
+    if config.restart_failed_sub_environments:
+        fail(
+            "restart_failed_sub_environments would drop the episodes of all tasks of an env "
+            "runner: leave it False. A failed environment is built again anyway, up to "
+            ".tasks(..., max_consecutive_env_failures=n) times in a row."
+        )
     if config.batch_mode != "truncate_episodes" and not config.in_evaluation:
         fail('EZM stores parts of episodes: leave batch_mode at "truncate_episodes".')
     if config.num_epochs != 1 or config.minibatch_size is not None:
@@ -180,9 +186,10 @@ def _check_tasks(config: EZMConfig, fail: Fail) -> TaskSet:
         fail('No tasks: call .tasks(["dmc:walker-stand", "dmc:walker-walk", ...]).')
     if config.env_config.get("termination") not in ("respect", "ignore"):
         fail(f'termination={config.env_config.get("termination")!r}: use "respect" or "ignore".')
-    copies: Any = config.env_config.get("envs_per_task")
-    if not _is_integer(copies) or copies < 1:
-        fail(f"envs_per_task={copies!r} must be an integer >= 1.")
+    for name in ("envs_per_task", "max_consecutive_env_failures"):
+        value: Any = config.env_config.get(name)
+        if not _is_integer(value) or value < 1:
+            fail(f"{name}={value!r} must be an integer >= 1.")
     return config.get_task_set()
 
 

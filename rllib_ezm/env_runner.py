@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,12 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
 
-from rllib_ezm.seeding import seed_generators
+from rllib_ezm.seeding import derived_seed, seed_generators
+from rllib_ezm.tasks.failure import (
+    ENV_FAILURES,
+    MAX_CONSECUTIVE_FAILURES,
+    EnvironmentFailedError,
+)
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
@@ -32,12 +38,29 @@ PLAY_CHUNK = 50
 
 
 class PlayedEpisode(NamedTuple):
-    """A full episode: task id, undiscounted return, length in decisions, how it ended."""
+    """A full episode: task id, undiscounted return, length in decisions, what went wrong."""
 
     task_id: int
     episode_return: float
     length: int
     physics_error: bool = False
+    env_failures: int = 0
+
+
+class Collected(NamedTuple):
+    """What `MultiTaskEnvRunner.collect` brings.
+
+    Attributes:
+        worker_index: Of the env runner; 0 is the local one.
+        episodes: Chunks of episodes; None from a runner that waits to be started.
+        metrics: RLlib's metrics of the runner.
+        failure: Why the runner cannot go on, if so.
+    """
+
+    worker_index: int
+    episodes: list[SingleAgentEpisode] | None = None
+    metrics: Any = None
+    failure: EnvironmentFailedError | None = None
 
 
 class MultiTaskEnvRunner(SingleAgentEnvRunner):
@@ -48,9 +71,21 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
     lengths and the number of slots.
     Works unchanged under RLlib's other algorithms.
 
-    `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"), and
-    `envs_per_task` (1). The T * envs_per_task slots are dealt out over the env runners.
+    `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
+    `max_consecutive_env_failures` (10, see `TaskSlot`) and `envs_per_task` (1). The
+    T * envs_per_task slots are dealt out over the env runners.
     """
+
+    started: bool = False
+    """Whether the algorithm knows this process: not so after a restart by Ray, see `collect`."""
+
+    @override(SingleAgentEnvRunner)
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        if self._seed is not None and self.worker_index:
+            # RLlib's are consecutive, and the seeds of a runner's slots follow on from its own: the
+            # second slot of one runner would play the episodes of the first slot of the next.
+            self._seed = derived_seed(self._seed, self.worker_index) % 2**31
 
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
@@ -75,9 +110,14 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         self._first_tasks: list[int | None] = list(slots)
         self._episode_index = [0] * len(slots)
         pool = EnvPool(self.tasks, options.get("termination", "respect"))
+        limit = options.get("max_consecutive_env_failures", MAX_CONSECUTIVE_FAILURES)
+
+        def make_slot_of(task: int) -> TaskSlot:
+            return TaskSlot(self.tasks, task, pool=pool, max_consecutive_failures=limit)
+
         self.env = DictInfoToList(
             SyncVectorEnv(
-                [lambda task=task: TaskSlot(self.tasks, task, pool=pool) for task in slots],
+                [functools.partial(make_slot_of, task) for task in slots],
                 autoreset_mode=AutoresetMode.NEXT_STEP,
             )
         )
@@ -131,6 +171,34 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         super()._increase_sampled_metrics(num_steps, num_episodes_completed)
         self.num_env_steps_sampled_lifetime += num_steps * (self.config.num_env_runners or 1)
 
+    @override(SingleAgentEnvRunner)
+    def _try_env_step(self, actions: Any) -> Any:
+        """Keeps the message of a failed environment, which RLlib hides in a bare RuntimeError."""
+        try:
+            return super()._try_env_step(actions)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, EnvironmentFailedError):
+                raise error.__cause__ from error.__cause__.__cause__
+            raise
+
+    def collect(self) -> Collected:
+        """`sample()` and `get_metrics()` for an algorithm that has started this runner.
+
+        Ray may restart the process of a runner between two calls without anyone noticing. The new
+        one has random weights, has forgotten all counters and would play the first episodes again,
+        so it samples nothing until `start_afresh`.
+
+        A failed environment is returned and not raised: RLlib would restart the runner again and
+        again, and the message would be lost.
+        """
+        index = self.worker_index or 0
+        if not self.started:
+            return Collected(index)
+        try:
+            return Collected(index, self.sample(), self.get_metrics())
+        except EnvironmentFailedError as error:
+            return Collected(index, failure=error)
+
     def start_afresh(self, seed: int, env_steps: np.ndarray) -> None:
         """Begin new episodes with new seeds, as a runner does that was created at this moment.
 
@@ -143,6 +211,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
             env_steps: Env steps of each task so far on all runners [T], for the balance of the
                 next ones.
         """
+        self.started = True
         self._weights_seq_no = 0
         self.metrics.reset()
         seed_generators(seed)
@@ -186,6 +255,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                     before.episode_return + chunk.get_return(),
                     before.length + len(chunk),
                     ended_by_physics_error(chunk),
+                    before.env_failures + count_env_failures(chunk),
                 )
                 if chunk.is_done:
                     finished.append(played)
@@ -199,6 +269,14 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
 def ended_by_physics_error(episode: SingleAgentEpisode) -> bool:
     """Whether the last step so far is one whose simulation broke down."""
     return bool(episode.get_infos(-1).get(PHYSICS_ERROR, False))
+
+
+def count_env_failures(episode: SingleAgentEpisode) -> int:
+    """How often environments raised in this chunk: before its first state and at its end."""
+    count = int(episode.get_infos(-1).get(ENV_FAILURES, 0))
+    if episode.t_started == 0:
+        count += int(episode.get_infos(0).get(ENV_FAILURES, 0))
+    return count
 
 
 def make_slot(context: Any) -> TaskSlot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 
+logger = logging.getLogger(__name__)
+
 MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
 
 
@@ -33,15 +36,19 @@ def evaluate_per_task(
     """RLlib's `custom_evaluation_function`: `evaluation_duration` episodes of every task.
 
     Logs under `evaluation/`: per task `episode_return_mean` and `normalized_score`, and their means
-    over the tasks. Works for every algorithm that collects with `MultiTaskEnvRunner`.
+    over the tasks. Works for every algorithm that collects with `MultiTaskEnvRunner`. Where an env
+    runner was lost on the way, the evaluation is void and nothing is logged.
 
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
     """
+    remote = env_runner_group.num_remote_env_runners()
     results = env_runner_group.foreach_env_runner(
-        lambda runner: runner.play_episodes(),
-        local_env_runner=env_runner_group.num_remote_env_runners() == 0,
+        lambda runner: runner.play_episodes(), local_env_runner=remote == 0
     )
+    if len(results) < max(remote, 1):
+        logger.warning("An env runner was lost in this evaluation, which does not count.")
+        return {}, 0, 0
     played = [episode for episodes in results for episode in episodes]
     options = algorithm.config.env_config
     report = to_report(task_set(options["tasks"]), played, _protocol(options))
@@ -52,6 +59,7 @@ def evaluate_per_task(
         log((*key, "normalized_score"), result.normalized_score_mean, reduce="item")
         log((*key, "episodes"), result.episodes, reduce="item")
         log((*key, "physics_errors"), result.physics_errors, reduce="item")
+        log((*key, "env_failures"), result.env_failures, reduce="item")
     log((EVALUATION_RESULTS, "normalized_score_mean"), report.normalized_score_mean, reduce="item")
     log((EVALUATION_RESULTS, "normalized_score_iqm"), report.normalized_score_iqm, reduce="item")
     mean_return = float(np.mean([result.return_mean for result in report.tasks]))
@@ -179,6 +187,7 @@ def to_report(tasks: TaskSet, played: list[PlayedEpisode], protocol: str) -> Eva
                     spec.normalized_score(episode.episode_return) for episode in mine
                 ],
                 physics_errors=sum(episode.physics_error for episode in mine),
+                env_failures=sum(episode.env_failures for episode in mine),
             )
         )
     return EvaluationReport(tasks=results, protocol=protocol)

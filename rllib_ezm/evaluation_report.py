@@ -27,6 +27,7 @@ class TaskResult:
         lengths: Length of each episode, in decisions of the agent.
         normalized_scores: Normalised score of each episode (0 random, 1 success).
         physics_errors: Episodes that a breakdown of the simulation cut short.
+        env_failures: How often an environment raised an exception.
 
     Raises:
         ValueError: If there is no episode, the lists differ in length, or a number is not finite.
@@ -37,6 +38,7 @@ class TaskResult:
     lengths: list[int]
     normalized_scores: list[float]
     physics_errors: int = 0
+    env_failures: int = 0
 
     def __post_init__(self) -> None:
         counts = {len(self.returns), len(self.lengths), len(self.normalized_scores)}
@@ -157,6 +159,7 @@ class EvaluationReport:
                     "return_std": result.return_std,
                     "length_mean": result.length_mean,
                     "physics_errors": result.physics_errors,
+                    "env_failures": result.env_failures,
                     "normalized_score_mean": result.normalized_score_mean,
                     "normalized_score_interval": result.normalized_score_interval(),
                     "returns": [float(x) for x in result.returns],

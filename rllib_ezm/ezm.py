@@ -10,7 +10,6 @@ import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
@@ -22,7 +21,7 @@ from ray.rllib.utils.metrics import (
 from ray.tune.registry import register_trainable
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import TASK_ID, ended_by_physics_error
+from rllib_ezm.env_runner import TASK_ID, count_env_failures, ended_by_physics_error
 from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.protocol import protocol_name
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
@@ -99,7 +98,8 @@ class EZM(ResumableAlgorithm):
         )
         results: dict[str, Any] = super().evaluate(*args, **kwargs)
         scores = results.get(EVALUATION_RESULTS, results)
-        self.evaluation_score_mean = float(scores["normalized_score_mean"])
+        if "normalized_score_mean" in scores:  # not when an env runner was lost on the way
+            self.evaluation_score_mean = float(scores["normalized_score_mean"])
         return results
 
     @override(Algorithm)
@@ -128,13 +128,8 @@ class EZM(ResumableAlgorithm):
 
     def _collect(self) -> None:
         start = time.perf_counter()
-        episodes, results = synchronous_parallel_sample(
-            worker_set=self.env_runner_group,
-            sample_timeout_s=self.config.sample_timeout_s,
-            _uses_new_env_runners=True,
-            _return_metrics=True,
-        )
-        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        episodes, metrics = self.collect()
+        self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         self.seconds["sample"] += time.perf_counter() - start
         start = time.perf_counter()
         for episode in episodes:
@@ -146,6 +141,7 @@ class EZM(ResumableAlgorithm):
                 chunk.rewards,
                 done=episode.is_done,
                 physics_error=ended_by_physics_error(episode),
+                env_failures=count_env_failures(episode),
             )
         self.seconds["replay"] += time.perf_counter() - start
 
@@ -202,8 +198,9 @@ class EZM(ResumableAlgorithm):
         for task, spec in enumerate(statistics.specs):
             log(("tasks", spec.name, "env_steps"), int(statistics.env_steps[task]), reduce="item")
             log(("tasks", spec.name, "episodes"), int(statistics.episodes[task]), reduce="item")
-            errors = int(statistics.physics_errors[task])
-            log(("tasks", spec.name, "physics_errors"), errors, reduce="item")
+            errors, failures = statistics.physics_errors[task], statistics.env_failures[task]
+            log(("tasks", spec.name, "physics_errors"), int(errors), reduce="item")
+            log(("tasks", spec.name, "env_failures"), int(failures), reduce="item")
             if statistics.returns[task]:
                 mean = float(np.mean(statistics.returns[task]))
                 score = spec.normalized_score(mean)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.fs
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
@@ -22,12 +22,11 @@ from rllib_ezm.checkpoint import (
     writable_folder,
     write_manifest,
 )
-from rllib_ezm.config import EZMConfig
+from rllib_ezm.env_runner_starts import DRIVER, LEARNER, EnvRunnerStarts
 from rllib_ezm.errors import UserError
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
 from rllib_ezm.seeding import derived_seed, seed_generators
-from rllib_ezm.statistics import TaskStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +36,12 @@ EZM_STATE = "ezm"
 REPLAY = "replay"
 """Key of the replay buffer in the algorithm's state, and its folder in a checkpoint."""
 
-STATE_FORMAT = 1
-DRIVER, LEARNER, RUNNER, EVALUATION = range(4)
+STATE_FORMAT = 2
+NO_TRIAL = "default"
+"""`Trainable.trial_id` outside Tune."""
 
 
-class ResumableAlgorithm(Algorithm):
+class ResumableAlgorithm(EnvRunnerStarts):
     """An RLlib algorithm whose checkpoints hold everything, and are whole or absent.
 
     A checkpoint is a fresh start for all that is random or under way, in the run that writes it
@@ -56,7 +56,8 @@ class ResumableAlgorithm(Algorithm):
 
     So with a fixed seed and synchronous sampling, N iterations, `save_to_path`, N iterations give
     the same weights, buffer and metrics (timings apart) as N iterations, `save_to_path`, a new
-    process, `from_checkpoint`, N iterations. A run that never saves may go another way.
+    process, `from_checkpoint`, N iterations. A run that never saves may go another way. A Tune
+    trial that takes over the checkpoint of another one, as under PBT, gets seeds of its own.
 
     `save_to_path` writes RLlib's files, the replay buffer as plain arrays under `replay/`, and a
     manifest with the checksums of all of them, first under a temporary name. Restoring compares
@@ -64,9 +65,7 @@ class ResumableAlgorithm(Algorithm):
     checkpoints: load only those that you trust.
     """
 
-    config: EZMConfig
     replay_buffer: MultiTaskReplayBuffer
-    task_statistics: TaskStatistics
     num_updates: int
     evaluation_score_mean: float
     _learning_start: int | None
@@ -74,11 +73,13 @@ class ResumableAlgorithm(Algorithm):
     _waiting_since: int
 
     def begin_run(self) -> None:
-        """Call it once in `setup`: from here on checkpoints are counted."""
+        """Call it once in `setup`: from here on checkpoints and restarts are counted."""
         seed = self.config.seed
         self._run_seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0])
         self._num_checkpoints = 0
         self._num_failed_checkpoints = 0
+        self.num_env_runner_restarts = 0
+        self.let_start()
 
     @property
     def num_env_steps(self) -> int:
@@ -161,6 +162,7 @@ class ResumableAlgorithm(Algorithm):
     def step(self) -> dict[str, Any]:
         results: dict[str, Any] = super().step()
         results["checkpoint_failures"] = self._num_failed_checkpoints
+        results["env_runner_restarts"] = self.num_env_runner_restarts
         return results
 
     @override(Algorithm)
@@ -203,6 +205,7 @@ class ResumableAlgorithm(Algorithm):
             state[EZM_STATE] = {
                 "format": STATE_FORMAT,
                 "run_seed": self._run_seed,
+                "trial_id": self.trial_id,
                 "num_checkpoints": self._num_checkpoints,
                 "num_updates": self.num_updates,
                 "learning_start": self._learning_start,
@@ -228,6 +231,8 @@ class ResumableAlgorithm(Algorithm):
                     f"{STATE_FORMAT}: use the version that wrote it."
                 )
             self._run_seed = own["run_seed"]
+            if self.trial_id not in (own["trial_id"], NO_TRIAL):
+                self._run_seed = derived_seed(self._run_seed, zlib.crc32(self.trial_id.encode()))
             self._num_checkpoints = own["num_checkpoints"]
             self.num_updates = own["num_updates"]
             self._learning_start = own["learning_start"]
@@ -264,23 +269,9 @@ class ResumableAlgorithm(Algorithm):
         RLlib's own sync skips a runner whose weights carry a higher sequence number, so after going
         back to an older checkpoint runners would act with weights of the abandoned future.
         """
-        state = self.learner_group.get_state(
-            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
-        )[COMPONENT_LEARNER]
-        env_steps = self.task_statistics.env_steps.copy()
-        for role, group in (
-            (RUNNER, self.env_runner_group),
-            (EVALUATION, self.eval_env_runner_group),
-        ):
-            if group is None:
-                continue
-
-            def restart(runner: Any, role: int = role) -> None:
-                own_seed = derived_seed(seed, role, runner.worker_index or 0)
-                runner.start_afresh(own_seed, env_steps)
-                runner.set_state(state)
-
-            group.foreach_env_runner(restart)
+        self.start_runners(self.env_runner_group, seed)
+        if self.eval_env_runner_group is not None:
+            self.start_runners(self.eval_env_runner_group, seed)
 
 
 def _compare_versions(folder: Path, written: dict[str, str]) -> None:

@@ -23,6 +23,7 @@ class TaskStatistics:
         self.env_steps = np.zeros(len(specs), dtype=np.int64)
         self.episodes = np.zeros(len(specs), dtype=np.int64)
         self.physics_errors = np.zeros(len(specs), dtype=np.int64)
+        self.env_failures = np.zeros(len(specs), dtype=np.int64)
         self.returns = [deque[float](maxlen=window) for _ in specs]
         self._ongoing: dict[str, float] = {}
 
@@ -34,10 +35,12 @@ class TaskStatistics:
         *,
         done: bool,
         physics_error: bool = False,
+        env_failures: int = 0,
     ) -> None:
-        """Add a chunk of an episode: rewards of its L decisions [L], and how it ended."""
+        """Add a chunk of an episode: rewards of its L decisions [L], and what went wrong."""
         self.env_steps[task_id] += len(rewards)
         self.physics_errors[task_id] += physics_error
+        self.env_failures[task_id] += env_failures
         total = self._ongoing.pop(episode_id, 0.0) + float(np.sum(rewards))
         if done:
             self.episodes[task_id] += 1
@@ -66,6 +69,7 @@ class TaskStatistics:
             "env_steps": self.env_steps.copy(),
             "episodes": self.episodes.copy(),
             "physics_errors": self.physics_errors.copy(),
+            "env_failures": self.env_failures.copy(),
             "returns": [list(returns) for returns in self.returns],
         }
 
@@ -74,6 +78,7 @@ class TaskStatistics:
         self.env_steps = np.asarray(state["env_steps"]).copy()
         self.episodes = np.asarray(state["episodes"]).copy()
         self.physics_errors = np.asarray(state["physics_errors"]).copy()
+        self.env_failures = np.asarray(state["env_failures"]).copy()
         self.returns = [
             deque(values, maxlen=old.maxlen)
             for values, old in zip(state["returns"], self.returns, strict=True)

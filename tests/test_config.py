@@ -99,6 +99,7 @@ WRONG = {
         "evaluation_duration": ([0, 1.5], "an int"),
         "evaluation_duration_unit": (["timesteps"], "episodes"),
     },
+    "fault_tolerance": {"restart_failed_sub_environments": ([True], "built again")},
     "reporting": {"metrics_num_episodes_for_smoothing": ([0], "integer >= 1")},
 }
 CASES = [
@@ -162,6 +163,7 @@ def test_a_grid_search_over_tasks_passes_through() -> None:
         ([], {}, r"No tasks: call \.tasks"),
         (["gym:Pendulum-v1"], {"termination": "never"}, "respect.*ignore"),
         (["gym:Pendulum-v1"], {"envs_per_task": 0}, "envs_per_task.*integer >= 1"),
+        (["gym:Pendulum-v1"], {"max_consecutive_env_failures": 0}, "env_failures.*integer >= 1"),
         (["gym:Pendulum-v1"] * 2, {}, "more than once"),
         (["gym:CartPole-v1"], {}, "Discrete actions are out of scope"),
     ],
@@ -326,3 +328,10 @@ def test_a_copy_and_a_dict_keep_every_setting() -> None:
         assert isinstance(twin, AlgorithmConfig)
         assert (twin.lr, twin.root_prior, twin.priority_beta) == (3e-4, "policy", 0.4)
         assert twin.get_task_set().names == config.get_task_set().names
+
+
+def test_a_lost_env_runner_is_not_waited_for() -> None:
+    config = EZMConfig()
+    assert config.delay_between_env_runner_restarts_s == 1.0, "RLlib's own default is a minute"
+    assert config.env_runner_health_probe_timeout_s == 1.0, "RLlib's own default is half a minute"
+    assert config.restart_failed_env_runners

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import pickle
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from oracles.faulty_env import FaultyEnv
 from oracles.scripted_env import ScriptedEnv
 from oracles.tiny import scripted_task, tiny_config
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -15,13 +18,15 @@ from rllib_ezm.config import EZMConfig
 from rllib_ezm.env_runner import (
     EPISODE_INDEX,
     TASK_ID,
+    Collected,
     MultiTaskEnvRunner,
     PlayedEpisode,
+    count_env_failures,
     ended_by_physics_error,
 )
 from rllib_ezm.ezm import to_chunk
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
-from rllib_ezm.tasks import TaskSpec
+from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
 
 LENGTHS = (3, 17, 40)
 
@@ -256,3 +261,51 @@ def test_started_afresh_a_used_runner_is_like_a_new_one() -> None:
     assert sorted(first) == [0, 1, 2]
     played = steps_per_task(collected[0], 3)
     assert played[1] > 2 * played[0], "the task that had fallen behind catches up"
+
+
+def test_a_runner_samples_for_an_algorithm_that_has_started_it() -> None:
+    (runner,) = make_runners(tiny_config(unequal_tasks()), 1)
+    assert runner.collect() == Collected(1)
+    runner.start_afresh(3, np.zeros(3, dtype=np.int64))
+    collected = runner.collect()
+    assert len(collected.episodes) >= 3
+    assert collected.failure is None
+
+
+def test_an_environment_that_always_fails_is_told_to_the_algorithm() -> None:
+    tasks = [scripted_task(5), TaskSpec("broken", functools.partial(FaultyEnv, "always"))]
+    config = tiny_config(tasks, max_consecutive_env_failures=2)
+    (runner,) = make_runners(config, 1)
+    runner.start_afresh(3, np.zeros(2, dtype=np.int64))
+    collected = []
+    while not (collected and collected[-1].failure):
+        collected.append(runner.collect())
+    failure = pickle.loads(pickle.dumps(collected[-1].failure))
+    assert type(failure) is EnvironmentFailedError
+    assert str(failure).startswith("broken: step() raised ValueError: no way to step")
+    assert "failures in a row: 2" in str(failure)
+    counts = [
+        (chunk.custom_data[TASK_ID], count_env_failures(chunk))
+        for part in collected[:-1]
+        for chunk in part.episodes
+    ]
+    assert [count for task, count in counts if task == 0 and count] == []
+    assert sum(count for task, count in counts if task == 1) == 1
+
+
+def test_failed_starts_are_counted_once(tmp_path: Path) -> None:
+    make = functools.partial(FaultyEnv, "reset raises", str(tmp_path / "flag"))
+    (runner,) = make_runners(tiny_config([TaskSpec("late", make)]), 0)
+    chunks = [chunk for _ in range(20) for chunk in runner.sample(num_timesteps=5)]
+    assert sum(count_env_failures(chunk) for chunk in chunks) == 1
+
+
+def test_runners_play_episodes_of_their_own() -> None:
+    tasks = [TaskSpec(f"task {index}", FaultyEnv) for index in range(4)]
+    starts: list[float] = []
+    for runner in make_runners(tiny_config(tasks), 3):
+        for chunk in runner.sample(num_timesteps=200, random_actions=True):
+            states = chunk.get_observations()["obs"]
+            starts += states[states[:, 1] == 0.0, 0].tolist()
+    assert len(starts) > 30
+    assert len(set(starts)) == len(starts)

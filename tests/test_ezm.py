@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from oracles.results import nan_paths
 from oracles.tiny import tiny_config
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -85,15 +86,6 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         )
 
 
-def numbers(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Every number of a nested result with its path."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from numbers(value, (*path, str(key)))
-    elif isinstance(tree, (int, float, np.number)):
-        yield path, float(tree)
-
-
 def test_the_replay_ratio_is_enforced_exactly(trained: Trained) -> None:
     algorithm, results = trained
     start = algorithm._learning_start
@@ -134,10 +126,7 @@ def test_metrics_are_complete_and_never_nan_from_the_first_iteration(trained: Tr
             assert math.isfinite(result["tasks"][name]["normalized_score"])
         assert result["throughput"]["env_steps_per_s"] > 0.0
         assert set(result["learners"][DEFAULT_MODULE_ID]) >= {"reward_loss", "gradient_norm"}
-        own = {key: value for key, value in result.items() if key != "env_runners"}
-        nan = [path for path, value in numbers(own) if math.isnan(value)]
-        # RLlib itself reports the parameter counts once, and NaN from then on.
-        assert [path for path in nan if not path[-1].endswith("trainable_parameters")] == []
+        assert nan_paths(result) == []
 
 
 def test_scores_are_the_normalised_mean_returns(trained: Trained) -> None:

@@ -6,12 +6,13 @@
 Reading order: `spec.py` (names and `TaskSpec`), `dm_control.py`, `gymnasium_task.py` and
 `humanoid_bench.py` (the built-in families; the last one on top of `mujoco_env.py`), `wrappers.py`
 (action repeat), `padding.py` (`PadTask`), `multitask.py` (`TaskSet`), `slot.py` (`TaskSlot`),
-`pool.py` (`EnvPool`). This layer does not import Ray.
+`pool.py` (`EnvPool`), `failure.py` (environments that raise). This layer does not import Ray.
 """
 
 from __future__ import annotations
 
 from rllib_ezm.tasks.dm_control import DMControlEnv
+from rllib_ezm.tasks.failure import EnvironmentFailedError
 from rllib_ezm.tasks.gymnasium_task import make_gymnasium_env
 from rllib_ezm.tasks.humanoid_bench import HumanoidBenchEnv
 from rllib_ezm.tasks.mujoco_env import GuardedMujocoEnv
@@ -23,6 +24,7 @@ from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination
 __all__ = [
     "ActionRepeat",
     "DMControlEnv",
+    "EnvironmentFailedError",
     "GuardedMujocoEnv",
     "HumanoidBenchEnv",
     "IgnoreTermination",

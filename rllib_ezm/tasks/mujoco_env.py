@@ -22,7 +22,7 @@ class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
     * Instability: MuJoCo answers a state that is not finite or absurdly large by going back to the
       model's initial state, silently, and may pay a full reward for that step. Here such a step
       keeps the last good observation, gives reward 0, is truncated, and has
-      `info["physics_error"] = True`.
+      `info["physics_error"] = True`, just as `PadTask` has it for numbers that are not finite.
     * Seeding: `reset(seed=s)` fixes this and all following episodes, also of an environment that
       draws from numpy's global generator in its reset; that generator is left as it was.
     * Rendering: an OpenGL context is made by the first `render()`, never before.
@@ -94,7 +94,7 @@ class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
             raise ValueError(f"{self._name}: the action must be finite, got {action}.")
         action = np.clip(action, self.action_space.low, self.action_space.high)  # type: ignore[attr-defined]
         obs, reward, terminated, truncated, info = self._env.step(action)
-        if self._went_back() or not (np.isfinite(obs).all() and np.isfinite(reward)):
+        if self._went_back():
             return self._last_obs.copy(), 0.0, False, True, {**info, PHYSICS_ERROR: True}
         self._last_obs = obs.astype(np.float32)
         return self._last_obs.copy(), float(reward), bool(terminated), bool(truncated), info

@@ -11,12 +11,15 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_ezm.tasks.failure import EnvironmentFailedError, describe_failure
 from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination
 
 PaddedObs = dict[str, Any]
 
 PHYSICS_ERROR = "physics_error"
-"""Info key, True at a step whose simulation broke down: see `GuardedMujocoEnv`."""
+"""Info key, True at a step whose simulation broke down: see `PadTask` and `GuardedMujocoEnv`."""
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def padded_spaces(
@@ -72,8 +75,11 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
     * Action (A,) in [-1, 1]: the task's own dims are clipped to [-1, 1] and scaled to the
       environment's bounds; padded dims are ignored.
     * Reward: the sum over the `action_repeat` simulator steps of a decision, unscaled.
-    * Info is empty, as vector environments turn each info key into an array, which costs time. The
-      one exception is `{"physics_error": True}`, at a step whose simulation broke down.
+    * A step whose observation or reward is not finite (in float32) is one whose simulation broke
+      down: it keeps the last good observation, gives reward 0, is truncated, and has
+      `info["physics_error"] = True`. So nothing that is not finite leaves this class.
+    * Info is otherwise empty, as vector environments turn each info key into an array, which costs
+      time.
     """
 
     def __init__(
@@ -129,13 +135,28 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         self.own_action_dim = own_action_dim
         self._action_mask = np.zeros(action_dim, dtype=np.float32)
         self._action_mask[:own_action_dim] = 1.0
+        self._last_obs = np.zeros(obs_dim, dtype=np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[PaddedObs, dict[str, Any]]:
-        """Starts an episode."""
-        obs, _ = self.env.reset(seed=seed, options=options)
-        return self._pad(obs), {}
+        """Starts an episode.
+
+        Raises:
+            EnvironmentFailedError: If the environment raised an exception, or its first observation
+                is not finite.
+        """
+        try:
+            padded = self._pad(self.env.reset(seed=seed, options=options)[0])
+        except Exception as error:
+            raise EnvironmentFailedError(describe_failure(self.name, "reset()", error)) from error
+        if not np.isfinite(padded).all():
+            bad = np.flatnonzero(~np.isfinite(padded)).tolist()
+            raise EnvironmentFailedError(
+                f"{self.name}: reset() gave a non-finite observation in dims {bad}"
+            )
+        self._last_obs = padded
+        return self._to_dict(padded), {}
 
     def step(
         self, action: NDArray[np.float32]
@@ -144,14 +165,25 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
 
         Raises:
             ValueError: If the task's own action dims are not finite.
-            RuntimeError: If the environment returned a non-finite observation or reward.
+            EnvironmentFailedError: If the environment raised an exception.
         """
-        obs, reward, terminated, truncated, info = self.env.step(self._to_own_action(action))
-        reward = float(reward)
-        if not np.isfinite(reward):
-            raise RuntimeError(f"{self.name}: the environment returned the reward {reward}.")
+        own_action = self._to_own_action(action)
+        try:
+            obs, reward, terminated, truncated, info = self.env.step(own_action)
+            padded, reward = self._pad(obs), float(reward)
+        except Exception as error:
+            raise EnvironmentFailedError(describe_failure(self.name, "step()", error)) from error
+        if not (abs(reward) <= _FLOAT32_MAX and np.isfinite(padded).all()):
+            return self.cut_short({PHYSICS_ERROR: True})
+        self._last_obs = padded
         kept = {PHYSICS_ERROR: True} if info.get(PHYSICS_ERROR) else {}
-        return self._pad(obs), reward, bool(terminated), bool(truncated), kept
+        return self._to_dict(padded), reward, bool(terminated), bool(truncated), kept
+
+    def cut_short(
+        self, info: dict[str, Any]
+    ) -> tuple[PaddedObs, float, bool, bool, dict[str, Any]]:
+        """The result of a step that broke down: the last good observation, reward 0, truncated."""
+        return self._to_dict(self._last_obs), 0.0, False, True, info
 
     def _to_own_action(self, action: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the environment's own action: own dims of (A,), [-1, 1] -> [low, high]."""
@@ -162,15 +194,17 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         scaled = np.clip(self._low + fraction * (self._high - self._low), self._low, self._high)
         return scaled.astype(self._own_action_space.dtype).reshape(self._own_action_space.shape)
 
-    def _pad(self, obs: Any) -> PaddedObs:
-        """Returns the padded observation dict of the task's own observation."""
+    def _pad(self, obs: Any) -> NDArray[np.float32]:
+        """Returns the task's own observation, flattened and padded to (D,)."""
         padded = np.zeros(self.observation_space["obs"].shape, dtype=np.float32)  # type: ignore[index]
-        padded[: self.own_obs_dim] = np.ravel(obs)
-        if not np.isfinite(padded).all():
-            bad = np.flatnonzero(~np.isfinite(padded)).tolist()
-            raise RuntimeError(f"{self.name}: non-finite observation in dims {bad}.")
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and handled
+            padded[: self.own_obs_dim] = np.ravel(obs)
+        return padded
+
+    def _to_dict(self, padded: NDArray[np.float32]) -> PaddedObs:
+        """Returns the observation dict of (D,); the caller may change it."""
         return {
-            "obs": padded,
+            "obs": padded.copy(),
             "task_id": np.int64(self.task_id),
             "action_mask": self._action_mask.copy(),
         }

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from rllib_ezm.tasks.failure import (
+    ENV_FAILURES,
+    MAX_CONSECUTIVE_FAILURES,
+    EnvironmentFailedError,
+    describe_failure,
+)
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.tasks.padding import PadTask
 from rllib_ezm.tasks.pool import EnvPool
+
+logger = logging.getLogger(__name__)
 
 
 class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
@@ -18,12 +28,19 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
     Every episode gets a seed of its own from the slot's generator, so a slot is reproducible from
     one `reset(seed=...)`.
 
+    An environment that raises an exception is closed, and another one built for the next episode;
+    the traceback is logged. If it was in `step`, the episode is truncated there, with the last good
+    observation, reward 0 and `info["env_failures"] = 1`. If it was in `reset` or in building it,
+    the slot tries again with another seed and reports the number of failures in that reset's info.
+
     Args:
         tasks: The task set.
         task_id: Task of the first episode.
         termination: "respect" or "ignore", see `PadTask`.
         render_mode: Passed to the tasks' environments.
         pool: Environments shared with other slots, of the same tasks and settings; None: its own.
+        max_consecutive_failures: So many failures of a task's environments, without an episode
+            that ended otherwise in between, are an error.
     """
 
     def __init__(
@@ -33,6 +50,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         termination: str = "respect",
         render_mode: str | None = None,
         pool: EnvPool | None = None,
+        max_consecutive_failures: int = MAX_CONSECUTIVE_FAILURES,
     ) -> None:
         self.render_mode = render_mode
         self.next_task = task_id
@@ -40,22 +58,47 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         self.action_space = tasks.action_space
         self._pool = pool or EnvPool(tasks, termination, render_mode)
         self._current: PadTask | None = None
+        self._tasks = tasks
+        self._max_failures = max_consecutive_failures
+        self._failures: Counter[int] = Counter()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode of `next_task`."""
+        """Starts an episode of `next_task`.
+
+        Raises:
+            EnvironmentFailedError: Its environments failed too often in a row.
+        """
         super().reset(seed=seed)
         if self._current is not None and self._current.task_id != self.next_task:
             self._pool.give_back(self._current)
             self._current = None
-        if self._current is None:
-            self._current = self._pool.take(self.next_task)
-        return self._current.reset(seed=int(self.np_random.integers(2**31 - 1)), options=options)
+        failures = 0
+        while True:
+            try:
+                obs, info = self._start_episode(options)
+            except EnvironmentFailedError as error:
+                failures += 1
+                self._recover(self.next_task, error)
+            else:
+                return obs, {**info, ENV_FAILURES: failures} if failures else info
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One decision in the current task."""
-        return self._playing().step(action)
+        """One decision in the current task.
+
+        Raises:
+            EnvironmentFailedError: Its environments failed too often in a row.
+        """
+        env = self._playing()
+        try:
+            result = env.step(action)
+        except EnvironmentFailedError as error:
+            self._recover(env.task_id, error)
+            return env.cut_short({ENV_FAILURES: 1})
+        if result[2] or result[3]:
+            del self._failures[env.task_id]
+        return result
 
     def render(self) -> Any:
         """The current task's frame."""
@@ -72,3 +115,37 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         if self._current is None:
             raise RuntimeError("Call reset() before step() or render().")
         return self._current
+
+    def _start_episode(self, options: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:
+        if self._current is None:
+            try:
+                self._current = self._pool.take(self.next_task)
+            except Exception as error:
+                name = self._tasks.names[self.next_task]
+                raise EnvironmentFailedError(
+                    describe_failure(name, "building the environment", error)
+                ) from error
+        return self._current.reset(seed=int(self.np_random.integers(2**31 - 1)), options=options)
+
+    def _recover(self, task_id: int, error: EnvironmentFailedError) -> None:
+        """Gets rid of the environment that failed; raises if that happened too often."""
+        self._failures[task_id] += 1
+        failed, self._current = self._current, None
+        if failed is not None:
+            try:
+                failed.close()
+            except Exception:
+                logger.warning("%s: closing it failed as well", failed.name, exc_info=True)
+        in_a_row = self._failures[task_id]
+        if in_a_row >= self._max_failures:
+            raise EnvironmentFailedError(
+                f"{error}; failures in a row: {in_a_row} (max_consecutive_env_failures="
+                f"{self._max_failures} of .tasks(...)). Fix the environment, or raise that limit."
+            ) from error
+        logger.warning(
+            "%s. Its environment is built again; failures in a row: %d, training ends at %d.",
+            error,
+            in_a_row,
+            self._max_failures,
+            exc_info=error,
+        )

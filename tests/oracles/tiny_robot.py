@@ -47,16 +47,3 @@ class TinyRobot(MujocoEnv):
 
     def _obs(self) -> np.ndarray:
         return np.concatenate([self.data.qpos, self.data.qvel, [self.goal]])
-
-
-class NonFiniteRobot(TinyRobot):
-    """Pays nan at its third step."""
-
-    def reset_model(self) -> np.ndarray:
-        self.steps = 0
-        return super().reset_model()
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        obs, reward, *rest = super().step(action)
-        return obs, np.nan if self.steps == 3 else reward, *rest

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.faulty_env import BAD_NUMBERS, FAULTY_STEP, FaultyEnv
 from oracles.scripted_env import ScriptedEnv
 
-from rllib_ezm.tasks import PadTask, resolve_task
+from rllib_ezm.tasks import EnvironmentFailedError, PadTask, resolve_task
 
 
 def pad(env=None, **kwargs):
@@ -115,17 +116,37 @@ def test_respected_termination_cuts_a_repeated_action_short():
     assert env.step(np.zeros(3, np.float32))[1:4] == (3.0, True, False)
 
 
-def test_faults_of_the_environment_name_the_task():
-    env = pad(ScriptedEnv(bad_obs_at=1), name="dmc:walker-run")
+@pytest.mark.parametrize("fault", BAD_NUMBERS)
+def test_numbers_that_are_not_finite_end_the_episode_at_the_last_good_observation(fault):
+    env = pad(FaultyEnv(fault))
+    env.reset(seed=0)
+    good = [env.step(np.zeros(3, np.float32)) for _ in range(FAULTY_STEP - 1)]
+    assert [step[1:] for step in good] == [(t, False, False, {}) for t in range(1, FAULTY_STEP)]
+    obs, reward, terminated, truncated, info = env.step(np.zeros(3, np.float32))
+    np.testing.assert_array_equal(obs["obs"], good[-1][0]["obs"])
+    assert (reward, terminated, truncated, info) == (0.0, False, True, {"physics_error": True})
     env.reset()
+    assert env.step(np.zeros(3, np.float32))[1:] == (1.0, False, False, {})
+
+
+def test_exceptions_of_the_environment_name_the_task_and_the_place():
+    env = pad(FaultyEnv("always"), name="walker")
+    env.reset()
+    for _ in range(FAULTY_STEP - 1):
+        env.step(np.zeros(3, np.float32))
     with pytest.raises(
-        RuntimeError, match=r"dmc:walker-run: non-finite observation in dims \[0, 1"
-    ):
+        EnvironmentFailedError,
+        match=r"walker: step\(\) raised ValueError: no way to step \(.*faulty_env.py:\d+\)",
+    ) as error:
         env.step(np.zeros(3, np.float32))
-    env = pad(ScriptedEnv(bad_reward_at=1))
-    env.reset()
-    with pytest.raises(RuntimeError, match="task 1: the environment returned the reward inf"):
-        env.step(np.zeros(3, np.float32))
+    assert isinstance(error.value.__cause__, ValueError)
+    env = pad(ScriptedEnv(bad_obs_at=0), name="walker")
+    with pytest.raises(EnvironmentFailedError, match=r"walker: reset\(\) gave a non-finite .*\[0"):
+        env.reset()
+    env = pad(ScriptedEnv(obs_shape=(3,)), name="walker")
+    env.own_obs_dim = 2
+    with pytest.raises(EnvironmentFailedError, match=r"walker: reset\(\) raised ValueError"):
+        env.reset()
 
 
 def test_non_finite_actions_are_refused():

@@ -5,9 +5,10 @@ import functools
 import gymnasium as gym
 import numpy as np
 import pytest
+from oracles.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
 from oracles.scripted_env import ScriptedEnv
 
-from rllib_ezm.tasks import TaskSpec, task_set
+from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec, task_set
 from rllib_ezm.tasks.slot import TaskSlot
 
 
@@ -152,3 +153,80 @@ def test_termination_reaches_the_environment(termination, ends):
     slot = TaskSlot(task_set([TaskSpec("a", env, max_episode_steps=3)]), 0, termination)
     slot.reset(seed=0)
     assert slot.step(np.zeros(1))[2] is ends
+
+
+def play(slot, steps):
+    """Steps and resets as a vector environment does; returns the infos that are not empty."""
+    infos, done = [], True
+    for _ in range(steps):
+        if done:
+            _, info = slot.reset()
+            done = False
+        else:
+            _, _, terminated, truncated, info = slot.step(np.zeros(1))
+            done = terminated or truncated
+        infos += [info] if info else []
+    return infos
+
+
+def test_an_environment_that_raises_is_built_again(tmp_path):
+    make = functools.partial(FaultyEnv, "step raises", str(tmp_path / "flag"))
+    slot = TaskSlot(task_set([TaskSpec("a", make)]), 0)
+    slot.reset(seed=0)
+    failed = slot._current
+    steps = [slot.step(np.zeros(1)) for _ in range(FAULTY_STEP)]
+    obs, reward, terminated, truncated, info = steps[-1]
+    np.testing.assert_array_equal(obs["obs"], steps[-2][0]["obs"])
+    assert (reward, terminated, truncated, info) == (0.0, False, True, {"env_failures": 1})
+    assert slot.reset()[1] == {}
+    assert slot._current is not failed
+    assert play(slot, 3 * LENGTH) == []
+
+
+def test_a_start_that_fails_is_tried_again_with_another_seed(tmp_path):
+    make = functools.partial(FaultyEnv, "reset raises", str(tmp_path / "flag"))
+    slot = TaskSlot(task_set([TaskSpec("a", make)]), 0)
+    assert play(slot, 1 + LENGTH) == []
+    assert play(slot, 3 * LENGTH) == [{"env_failures": 1}]
+
+    built = []
+
+    def make_seldom():
+        built.append(FaultyEnv())
+        if len(built) in (2, 3):
+            raise OSError("no licence left")
+        return built[-1]
+
+    slot = TaskSlot(task_set([TaskSpec("a", make_seldom)]), 0)
+    assert play(slot, 3 * LENGTH) == [{"env_failures": 2}]
+
+
+def test_too_many_failures_in_a_row_are_an_error_that_names_the_fix():
+    tasks = task_set([TaskSpec("a", functools.partial(FaultyEnv, "always"))])
+    slot = TaskSlot(tasks, 0, max_consecutive_failures=3)
+    assert play(slot, 2 * (1 + FAULTY_STEP)) == [{"env_failures": 1}] * 2
+    with pytest.raises(
+        EnvironmentFailedError,
+        match=r"^a: step\(\) raised ValueError: no way to .*failures in a row: 3 .*Fix the env",
+    ):
+        play(slot, 1 + FAULTY_STEP)
+
+
+def test_failures_with_good_episodes_in_between_are_no_error():
+    """Every new environment of this task plays one episode and fails in its second reset."""
+    tasks = task_set([TaskSpec("a", functools.partial(FaultyEnv, "reset raises"))])
+    slot = TaskSlot(tasks, 0, max_consecutive_failures=2)
+    assert play(slot, 10 * (1 + LENGTH)) == [{"env_failures": 1}] * 9
+
+
+def test_failures_count_for_their_own_task_only():
+    tasks = task_set(
+        [TaskSpec("good", FaultyEnv), TaskSpec("bad", functools.partial(FaultyEnv, "always"))]
+    )
+    slot = TaskSlot(tasks, 1, max_consecutive_failures=2)
+    assert play(slot, 1 + FAULTY_STEP) == [{"env_failures": 1}]
+    slot.next_task = 0
+    assert play(slot, 1 + LENGTH) == []
+    slot.next_task = 1
+    with pytest.raises(EnvironmentFailedError, match="failures in a row: 2 "):
+        play(slot, 1 + FAULTY_STEP)

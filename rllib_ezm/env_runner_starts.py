@@ -1,0 +1,106 @@
+"""How an algorithm starts its env runners, collects, and takes in those that were restarted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.annotations import override
+
+from rllib_ezm.config import EZMConfig
+from rllib_ezm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.seeding import derived_seed
+from rllib_ezm.statistics import TaskStatistics
+
+logger = logging.getLogger(__name__)
+
+DRIVER, LEARNER, RUNNER, EVALUATION, RESTART = range(5)
+"""What a seed of the run is for, see `derived_seed`."""
+
+
+class EnvRunnerStarts(Algorithm):
+    """An RLlib algorithm whose env runners may die at any time.
+
+    Ray restarts a dead env runner; meanwhile training goes on with the others. The new process gets
+    the learner's weights, the env steps of each task so far for the balance of the next ones, and
+    seeds that no runner had before. RLlib alone would have it play the first episodes of its
+    configured seed again.
+    """
+
+    config: EZMConfig
+    task_statistics: TaskStatistics
+    num_env_runner_restarts: int
+    _run_seed: int
+    _num_checkpoints: int
+
+    def let_start(self) -> None:
+        """Call it once in `setup`: these env runners may collect, with their configured seeds."""
+
+        def start(runner: MultiTaskEnvRunner) -> None:
+            runner.started = True
+
+        self.env_runner_group.foreach_env_runner(start)
+
+    def collect(self) -> tuple[list[SingleAgentEpisode], list[Any]]:
+        """One fragment of every env runner that is there: chunks of episodes, RLlib's metrics.
+
+        Raises:
+            EnvironmentFailedError: A task's environments failed too often in a row.
+        """
+        group = self.env_runner_group
+        collected = group.foreach_env_runner(
+            lambda runner: runner.collect(),
+            local_env_runner=group.num_remote_env_runners() == 0,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
+        for part in collected:
+            if part.failure is not None:
+                raise part.failure
+        waiting = [part.worker_index for part in collected if part.episodes is None]
+        if waiting:
+            self._start_restarted(group, waiting)
+        there = [part for part in collected if part.episodes is not None]
+        return [episode for part in there for episode in part.episodes], [p.metrics for p in there]
+
+    @override(Algorithm)
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        restored: list[int] = super().restore_env_runners(env_runner_group)
+        if restored:
+            self._start_restarted(env_runner_group, restored)
+        return restored
+
+    def _start_restarted(self, group: EnvRunnerGroup, worker_ids: list[int]) -> None:
+        self.num_env_runner_restarts += len(worker_ids)
+        logger.warning("Env runners %s were restarted and go on with new seeds.", worker_ids)
+        seed = derived_seed(
+            self._run_seed, self._num_checkpoints, RESTART, self.num_env_runner_restarts
+        )
+        self.start_runners(group, seed, worker_ids)
+
+    def start_runners(
+        self, group: EnvRunnerGroup, seed: int, worker_ids: list[int] | None = None
+    ) -> None:
+        """New episodes, new seeds and the learner's weights, whatever weights they had.
+
+        Args:
+            group: The env runners, for training or for evaluation.
+            seed: Each gets its own seed derived from this one.
+            worker_ids: Only these remote ones; None: all.
+        """
+        state = self.learner_group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+        )[COMPONENT_LEARNER]
+        env_steps = self.task_statistics.env_steps.copy()
+        role = RUNNER if group is self.env_runner_group else EVALUATION
+
+        def start(runner: MultiTaskEnvRunner) -> None:
+            runner.start_afresh(derived_seed(seed, role, runner.worker_index or 0), env_steps)
+            runner.set_state(state)
+
+        group.foreach_env_runner(
+            start, local_env_runner=worker_ids is None, remote_worker_ids=worker_ids
+        )
