@@ -45,7 +45,7 @@ class EZMConfig(AlgorithmConfig):
         self.num_env_runners = 0
         self.rollout_fragment_length = 10
         self.delay_between_env_runner_restarts_s = 1.0
-        self.env_runner_health_probe_timeout_s = 1.0
+        self.env_runner_health_probe_timeout_s = 0.2
         self.min_sample_timesteps_per_iteration = 500
         self.min_time_s_per_iteration = None
         self.metrics_num_episodes_for_smoothing = 10

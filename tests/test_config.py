@@ -333,5 +333,5 @@ def test_a_copy_and_a_dict_keep_every_setting() -> None:
 def test_a_lost_env_runner_is_not_waited_for() -> None:
     config = EZMConfig()
     assert config.delay_between_env_runner_restarts_s == 1.0, "RLlib's own default is a minute"
-    assert config.env_runner_health_probe_timeout_s == 1.0, "RLlib's own default is half a minute"
+    assert config.env_runner_health_probe_timeout_s == 0.2, "RLlib's own default is half a minute"
     assert config.restart_failed_env_runners

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from oracles.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
 from oracles.results import nan_paths
 from oracles.tiny import tiny_config
 from ray import cloudpickle
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.checkpoint import verify
 from rllib_ezm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.evaluation import evaluate_per_task
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
@@ -62,7 +65,7 @@ def faulty_config(folder: Path, num_env_runners: int) -> EZMConfig:
         )
         .replay(capacity_per_task=20_000)
         .env_runners(num_env_runners=num_env_runners)
-        .reporting(min_sample_timesteps_per_iteration=200)
+        .reporting(min_sample_timesteps_per_iteration=100)
     )
 
 
@@ -202,6 +205,19 @@ def test_a_restart_that_nobody_noticed_is_noticed_before_sampling(distributed: E
     for _, _, acting in runner_states(distributed).values():
         for name, tensor in acting.items():
             torch.testing.assert_close(tensor, torch.as_tensor(weights[name]), rtol=0, atol=0)
+
+
+def test_an_evaluation_that_lost_an_env_runner_does_not_count(
+    distributed: EZM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_of_two = SimpleNamespace(
+        num_remote_env_runners=lambda: 2, foreach_env_runner=lambda *args, **kwargs: [[]]
+    )
+    assert evaluate_per_task(distributed, one_of_two) == ({}, 0, 0)
+    distributed.evaluation_score_mean = 0.25
+    monkeypatch.setattr(Algorithm, "evaluate", lambda self: {"evaluation": {}})
+    distributed.evaluate()
+    assert distributed.evaluation_score_mean == 0.25
 
 
 def read_only(folder: Path) -> Path:
