@@ -10,6 +10,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
+from torch.autograd.graph import increment_version
 
 from rllib_ezm.allocator import keep_freed_memory
 from rllib_ezm.losses.targets import age_mixing_weight, alive_mask, mix_values, state_masks
@@ -74,6 +75,8 @@ class EZMTorchLearner(TorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         parameters = self.get_parameters(self.module[module_id])
         optimizer = torch.optim.Adam(parameters, weight_decay=config.weight_decay, fused=True)
+        # The fused kernel does not count its writes, which `FoldedModel.refresh` looks at.
+        optimizer.register_step_post_hook(lambda *_: increment_version(parameters))
         self.register_optimizer(
             module_id=module_id,
             optimizer=optimizer,

@@ -10,6 +10,7 @@ from rllib_ezm import doctor
 from rllib_ezm.cli import main
 from rllib_ezm.doctor import FAILURE, NOTE, OK, WARNING
 from rllib_ezm.experiment_file import load_experiment_file
+from rllib_ezm.tasks import humanoid_bench_import
 
 EXAMPLE = Path(__file__).parents[1] / "tuned_examples" / "ezm_quickstart.py"
 
@@ -78,8 +79,24 @@ def test_a_pair_of_simulator_packages_that_does_not_work_fails(monkeypatch):
     assert "'mujoco>=3.17,<4'" in finding.fix
 
 
-def test_humanoid_bench_is_optional():
-    assert doctor.humanoid_bench().status in (OK, NOTE, WARNING)
+@pytest.mark.parametrize(
+    ("cause", "status"),
+    [
+        (None, OK),
+        (ModuleNotFoundError("no such module", name="humanoid_bench"), NOTE),
+        (AttributeError("'MjModel' object has no attribute 'flex_evpair'"), WARNING),
+    ],
+    ids=["usable", "absent", "broken"],
+)
+def test_humanoid_bench_is_optional(cause, status, monkeypatch):
+    def import_humanoid_bench():
+        if cause is not None:
+            raise ImportError("cannot be used") from cause
+
+    monkeypatch.setattr(humanoid_bench_import, "import_humanoid_bench", import_humanoid_bench)
+    finding = doctor.humanoid_bench()
+    assert finding.status == status
+    assert finding.fix == (humanoid_bench_import.INSTALL if cause else "")
 
 
 def test_shared_memory(tmp_path, monkeypatch):

@@ -111,6 +111,17 @@ def test_an_update_changes_every_weight_and_logs_every_metric(config: EZMConfig)
         assert metrics["skipped_updates"] == 0
 
 
+def test_an_update_is_seen_by_views_of_both_networks(config: EZMConfig) -> None:
+    """Fused kernels write unnoticed by PyTorch's version counters, which the views look at."""
+    learner = build(config)
+    networks = model_of(learner), learner._ezm_module.target_model
+    parameters = [p for network in networks for p in network.parameters()]
+    before = [p._version for p in parameters]
+    update(learner, draw(config))
+    unnoticed = [i for i, p in enumerate(parameters) if p._version == before[i]]
+    assert not unnoticed
+
+
 @pytest.mark.parametrize("tau", [0.25, 1.0])
 def test_the_target_network_moves_by_tau(config: EZMConfig, tau: float) -> None:
     learner = build(config.training(target_tau=tau))

@@ -73,8 +73,10 @@ class FoldedModel:
     def refresh(self) -> None:
         """Fold the model's weights anew if any changed since the last time.
 
-        Every in-place change counts (optimiser, EMA, `load_state_dict`). A move of the model to
-        another device replaces its tensors: make a new view then.
+        A change is what PyTorch counts as one (`Tensor._version`): in-place operations and
+        `load_state_dict`, but not the step of a fused optimiser, after which its owner calls
+        `torch.autograd.graph.increment_version`. A move of the model to another device replaces
+        its tensors: make a new view then.
         """
         version = sum(t._version for t in self._tensors)
         if version == self._version:
