@@ -30,12 +30,13 @@ config = (
         num_candidates=8,
         policy_candidates=4,
         wide_std_factor=1.5,
+        wide_candidates_at_eval=True,
         inference_precision="auto",
     )
     .replay(capacity_per_task=200_000)
     .training(
         gamma=0.99,
-        lr=1e-3,
+        lr=[[0, 1e-3], [50_000, 1e-3], [100_000, 1e-4]],
         train_batch_size_per_learner=66,
         replay_ratio=0.5,
         num_steps_sampled_before_learning_starts=3000,
@@ -50,7 +51,7 @@ config = (
     .debugging(seed=0)
 )
 
-stop = {"time_total_s": 5400}
+stop = {"num_env_steps_sampled_lifetime": 100_000, "time_total_s": 5400}
 
 if __name__ == "__main__":
     from rllib_ezm.cli import run_example
