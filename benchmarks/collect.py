@@ -16,33 +16,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from reference import SequentialPlanner
+from sizes import default_suite
 from timing import interleaved, pin, quartiles
 
 from rllib_ezm import EZMConfig
 from rllib_ezm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.models.precision import has_native_bfloat16
 
-SMALL_MODEL = {
-    "latent_dim": 128,
-    "embedding_dim": 32,
-    "action_embedding_dim": 32,
-    "num_blocks": 1,
-    "num_value_heads": 2,
-    "head_dim": 128,
-    "projection_dim": 128,
-}
-
 
 def make_runner(task: str, slots: int, precision: str, *, small: bool) -> MultiTaskEnvRunner:
     config = (
-        EZMConfig()
-        .tasks([task], envs_per_task=slots)
+        (default_suite() if small else EZMConfig())
+        .tasks([task], action_repeat=1, envs_per_task=slots)
         .search(inference_precision=precision)
         .training(num_random_steps=0)
         .debugging(seed=0)
     )
-    if small:
-        config.world_model(**SMALL_MODEL).search(num_simulations=8, num_candidates=8)
     config.validate()
     return MultiTaskEnvRunner(config=config)
 

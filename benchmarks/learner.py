@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sizes import FULL, default_suite_model
 from timing import count_dispatches, gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.losses import LossWeights, Targets, loss_terms, total_loss
@@ -23,24 +24,6 @@ from rllib_ezm.models import WorldModel, WorldModelSpec
 from rllib_ezm.models.unroll import Unroll, scale_gradient, unroll_world_model
 
 UNROLL_STEPS = 5
-FULL = WorldModelSpec(obs_dim=177, action_dim=61, num_tasks=14)
-SMALL = WorldModelSpec(
-    obs_dim=24,
-    action_dim=6,
-    num_tasks=3,
-    latent_dim=128,
-    embedding_dim=32,
-    action_embedding_dim=32,
-    num_blocks=1,
-    num_value_heads=2,
-    head_dim=128,
-    projection_dim=128,
-    reward_support=(-1.0, 3.0),
-    value_support=(-10.0, 220.0),
-    log_std_min=-4.0,
-    log_std_max=0.5,
-)
-"""The networks of `tuned_examples/ezm_dmc.py`."""
 
 
 def stepwise_unroll(
@@ -151,7 +134,7 @@ def main() -> None:
     core = pin(args.core)
     torch.manual_seed(0)
 
-    spec = SMALL if args.small else FULL
+    spec = default_suite_model() if args.small else FULL
     batch = args.batch_size or (66 if args.small else 512)
     rounds = args.rounds or (51 if args.small else 7)
     model = WorldModel(spec)

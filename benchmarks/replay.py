@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
+from timing import interleaved, pin, quartiles
 
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 
@@ -79,28 +78,6 @@ def filled(num_tasks: int, capacity: int) -> MultiTaskReplayBuffer:
         batch = buffer.sample(1000)
         buffer.update_priorities(batch["task_ids"], batch["index"], rng.exponential(size=1000))
     return buffer
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each call in each round, after one untimed round."""
-    for call in calls.values():
-        call()
-    times = {name: np.empty(rounds) for name in calls}
-    for i in range(rounds):
-        for name, call in calls.items():
-            times[name][i] = seconds(call)
-    return times
-
-
-def quartiles(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return {"q25": float(low), "median": float(median), "q75": float(high)}
 
 
 def measure_sampling(batch_size: int, steps_per_task: int, rounds: int) -> dict[str, np.ndarray]:
@@ -196,6 +173,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON as well")
     args = parser.parse_args()
+    pin()
 
     sampling = measure_sampling(args.batch_size, args.steps_per_task, args.rounds)
     capacity = measure_capacity(args.batch_size, args.rounds)
@@ -214,7 +192,7 @@ def main() -> None:
     }
     print(
         f"{args.batch_size} segments of {SEGMENT_STATES} states, {NUM_TASKS} tasks, D={OBS_DIM}, "
-        f"A={ACTION_DIM}, {args.steps_per_task} steps per task; median (quartiles) of "
+        f"A={ACTION_DIM}, {args.steps_per_task} steps per task; CPU time, median (quartiles) of "
         f"{args.rounds} interleaved rounds"
     )
     for group, rows in report.items():

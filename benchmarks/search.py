@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from reference import TrainingNetwork
+from sizes import FULL
 from timing import count_dispatches, gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.models.precision import has_native_bfloat16
@@ -172,7 +173,7 @@ def main() -> None:
     print(f"core {pin()}, torch {torch.__version__}")
     torch.manual_seed(0)
     settings = SearchSettings()
-    model = WorldModel(WorldModelSpec(obs_dim=177, action_dim=61, num_tasks=14)).eval()
+    model = WorldModel(FULL).eval()
     keys = counts(model, settings)
     report: dict[str, object] = {}
     with torch.no_grad():

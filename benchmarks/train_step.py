@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learner import FULL, SMALL, UNROLL_STEPS, gradient_step, make_targets, stepwise_unroll
+from learner import UNROLL_STEPS, gradient_step, make_targets, stepwise_unroll
 from reference import SequentialPlanner
+from sizes import FULL, default_suite_model
 from timing import gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.models import WorldModel, WorldModelSpec
@@ -53,7 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     core = pin()
     torch.manual_seed(0)
-    spec = SMALL if args.small else FULL
+    spec = default_suite_model() if args.small else FULL
     size = args.batch_size or (66 if args.small else 64)
     rounds = args.rounds or (21 if args.small else 3)
     settings = SearchSettings(8, 8) if args.small else SearchSettings()

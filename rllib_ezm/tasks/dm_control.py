@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_ezm.tasks.rendering import check_render_mode, draw_frame
 from rllib_ezm.tasks.spec import TaskSpec, register_prefix
 
 # MuJoCo has no infinity for an unlimited actuator; dm_control writes this bound instead.
@@ -57,9 +58,7 @@ class DMControlEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
             ImportError: If dm_control is missing.
             ValueError: If the task or the render mode does not exist.
         """
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}.')
-        self.render_mode = render_mode
+        self.render_mode = check_render_mode(render_mode)
         self._constructor = functools.partial(
             type(self),
             domain,
@@ -124,14 +123,8 @@ class DMControlEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
         if self.render_mode is None:
             return None
         height, width = self._render_size
-        fatal_error = importlib.import_module("mujoco").FatalError
-        try:
-            return self._env.physics.render(height=height, width=width, camera_id=0)
-        except (fatal_error, ImportError, AttributeError, RuntimeError) as error:
-            raise RuntimeError(
-                f"{self._name}: rendering failed ({error}). On a machine without a display set the "
-                "environment variable MUJOCO_GL=egl (or osmesa) before Python starts."
-            ) from error
+        draw = functools.partial(self._env.physics.render, height=height, width=width, camera_id=0)
+        return draw_frame(self._name, draw)
 
     def close(self) -> None:
         """Frees the simulation and any OpenGL context."""

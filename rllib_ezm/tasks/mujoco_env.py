@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_ezm.tasks.padding import PHYSICS_ERROR
+from rllib_ezm.tasks.rendering import check_render_mode, draw_frame
 
 
 class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
@@ -42,14 +43,13 @@ class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
         Raises:
             ValueError: If the render mode does not exist.
         """
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}.')
+        self.render_mode = check_render_mode(render_mode)
         self._constructor: Callable[[], Any] = functools.partial(
             type(self), make, name, render_mode=render_mode
         )
         self._name = name
         self._env = make()
-        self._env.render_mode = self.render_mode = render_mode
+        self._env.render_mode = render_mode
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1.0 / self._env.dt)}
         self.observation_space = gym.spaces.Box(
             -np.inf, np.inf, self._env.observation_space.shape, np.float32
@@ -58,9 +58,7 @@ class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
         self.action_space = gym.spaces.Box(
             bounds.low.astype(np.float32), bounds.high.astype(np.float32), dtype=np.float32
         )
-        mujoco = importlib.import_module("mujoco")
-        self._render_errors = (mujoco.FatalError, ImportError, AttributeError, RuntimeError)
-        warning = mujoco.mjtWarning
+        warning = importlib.import_module("mujoco").mjtWarning
         self._bad_state = [
             int(kind)
             for kind in (warning.mjWARN_BADQPOS, warning.mjWARN_BADQVEL, warning.mjWARN_BADQACC)
@@ -107,13 +105,7 @@ class GuardedMujocoEnv(gym.Env[NDArray[np.float32], NDArray[np.floating]]):
         """
         if self.render_mode is None:
             return None
-        try:
-            return self._env.render()
-        except self._render_errors as error:
-            raise RuntimeError(
-                f"{self._name}: rendering failed ({error}). On a machine without a display set the "
-                "environment variable MUJOCO_GL=egl (or osmesa) before Python starts."
-            ) from error
+        return draw_frame(self._name, self._env.render)
 
     def close(self) -> None:
         """Frees any OpenGL context."""
