@@ -1,0 +1,48 @@
+"""RLlib's PPO on the tasks of `ezm_dmc.py`: same padding, runner and evaluation, task id as input.
+
+rllib train file tuned_examples/ppo_dmc.py --stop '{"num_env_steps_sampled_lifetime": 1000000}'
+
+PPO learns from each step once: at the budget of the others it has hardly begun.
+"""
+
+from ray.rllib.algorithms.ppo import PPOConfig
+from sac_dmc import TASKS, stop  # noqa: F401
+
+from rllib_ezm.baselines import on_tasks
+
+ENVS_PER_TASK = 2
+STEPS = 3000
+
+config = (
+    on_tasks(PPOConfig(), TASKS, action_repeat=2, envs_per_task=ENVS_PER_TASK)
+    # RLlib does not know of the slots: "auto" would collect a whole batch in each of them.
+    .env_runners(rollout_fragment_length=STEPS // (ENVS_PER_TASK * len(TASKS)))
+    .training(
+        gamma=0.99,
+        lambda_=0.95,
+        lr=3e-4,
+        train_batch_size_per_learner=STEPS,
+        minibatch_size=250,
+        num_epochs=10,
+        clip_param=0.2,
+        use_kl_loss=False,
+        vf_clip_param=1e6,
+        grad_clip=0.5,
+        entropy_coeff=0.0,
+    )
+    .rl_module(
+        model_config={
+            "fcnet_hiddens": [256, 256],
+            "fcnet_activation": "tanh",
+            "vf_share_layers": False,
+            "free_log_std": True,
+        }
+    )
+    .evaluation(evaluation_interval=2, evaluation_duration=3)
+    .debugging(seed=0)
+)
+
+if __name__ == "__main__":
+    from rllib_ezm.cli import run_example
+
+    run_example(__file__)
