@@ -78,6 +78,7 @@ class EZMConfig(AlgorithmConfig):
         self.temporal_consistency_coeff = 5.0
         self.path_consistency_coeff = 0.25
         self.entropy_coeff = 0.0
+        self.squashed_entropy = False
         self.target_tau = 0.001
         self.target_period = 1
         self.reanalyze_ratio = 1.0
@@ -181,6 +182,7 @@ class EZMConfig(AlgorithmConfig):
         temporal_consistency_coeff: float = NotProvided,
         path_consistency_coeff: float = NotProvided,
         entropy_coeff: float = NotProvided,
+        squashed_entropy: bool = NotProvided,
         target_tau: float = NotProvided,
         target_period: int = NotProvided,
         reanalyze_ratio: float = NotProvided,
@@ -210,6 +212,8 @@ class EZMConfig(AlgorithmConfig):
             temporal_consistency_coeff: Weight of the SimSiam loss.
             path_consistency_coeff: Weight of path consistency (eq. 8); 0 switches it off.
             entropy_coeff: Entropy bonus; negative minimises entropy, as the released code does.
+            squashed_entropy: Take the entropy of the actions, whose bonus keeps the mean from
+                saturating, instead of the entropy before tanh, which does not depend on it.
             target_tau: EMA step of the target network, in (0, 1].
             target_period: Updates between two EMA steps.
             reanalyze_ratio: Share of each batch that is searched anew.
@@ -334,7 +338,7 @@ class EZMConfig(AlgorithmConfig):
         """
         self.env_config = {**self.env_config, "termination": "ignore"}
         action_dim = self.get_task_set().action_dim
-        self.training(value_mixing="age", entropy_coeff=-5e-3 * action_dim)
+        self.training(value_mixing="age", entropy_coeff=-5e-3 * action_dim, squashed_entropy=False)
         self.search(
             use_gumbel_noise=False,
             root_prior="uniform",

@@ -67,6 +67,7 @@ POSITIVE = ("replay_ratio", "wide_std_factor", "grad_clip")
 FINITE = ("entropy_coeff", "value_clip_min", "log_std_min", "log_std_max")
 BOOLEANS = (
     "use_gumbel_noise",
+    "squashed_entropy",
     "wide_candidates_at_eval",
     "independent_replay",
     "store_buffer_in_checkpoints",

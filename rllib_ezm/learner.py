@@ -153,7 +153,7 @@ class EZMTorchLearner(TorchLearner):
         assert targets is not None
         model = self._ezm_module.model
         unroll = Unroll(**fwd_out)
-        terms = loss_terms(model, unroll, targets, discount=config.gamma)
+        terms = self._loss_terms(model, unroll, targets)
         per_sample = total_loss(terms, self._loss_weights)
         weights = batch["weights"]
         with torch.no_grad():
@@ -162,6 +162,7 @@ class EZMTorchLearner(TorchLearner):
             for name, term in terms.items():
                 self._log(f"{name}_loss" if name != "entropy" else name, term.mean())
             self._log("policy_std", unroll.log_std[0].exp().mean())
+            self._log("policy_saturation", unroll.mean[0].tanh().abs().mean())
             self._log("root_value", root_values.mean())
             self._log("value_error", priorities.mean())
             self._log("importance_weight", weights.mean())
@@ -169,6 +170,18 @@ class EZMTorchLearner(TorchLearner):
         loss = (weights * per_sample).mean() / config.unroll_steps
         self._guard.remember(loss, terms, batch["task_ids"])
         return loss
+
+    def _loss_terms(
+        self, model: WorldModel, unroll: Unroll, targets: Targets
+    ) -> dict[str, torch.Tensor]:
+        config = self.config
+        return loss_terms(
+            model,
+            unroll,
+            targets,
+            discount=config.gamma,
+            squashed_entropy=config.squashed_entropy,
+        )
 
     def sample_losses(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What an update on a replay batch would minimise the mean of, per sample [B], with graph.
@@ -178,7 +191,7 @@ class EZMTorchLearner(TorchLearner):
         """
         targets = self._make_targets(batch)
         unroll = Unroll(**self._ezm_module.forward_train(batch))
-        terms = loss_terms(self._ezm_module.model, unroll, targets, discount=self.config.gamma)
+        terms = self._loss_terms(self._ezm_module.model, unroll, targets)
         return batch["weights"] * total_loss(terms, self._loss_weights) / self.config.unroll_steps
 
     @override(TorchLearner)

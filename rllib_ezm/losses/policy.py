@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from rllib_ezm.models.policy_distribution import gaussian_entropy, squashed_log_prob
+from rllib_ezm.models.policy_distribution import (
+    gaussian_entropy,
+    squashed_entropy,
+    squashed_log_prob,
+)
 
 
 def best_action_loss(
@@ -57,16 +61,28 @@ def candidate_distribution_loss(
 
 
 def policy_entropy(
-    log_std: torch.Tensor, action_mask: torch.Tensor, mask: torch.Tensor
+    mean: torch.Tensor,
+    log_std: torch.Tensor,
+    action_mask: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    squashed: bool,
 ) -> torch.Tensor:
-    """Entropy of the pre-tanh Gaussian summed over the unrolled states, in nats.
+    """Entropy of the policy summed over the unrolled states, in nats.
 
     Args:
+        mean: [K+1, B, A].
         log_std: [K+1, B, A].
         action_mask: [B, A].
         mask: [K+1, B].
+        squashed: Of the actions; False for that of the Gaussian before tanh, which does not depend
+            on the mean.
 
     Returns:
         Entropy per sample [B]; subtract it from a loss, times a coefficient, for a bonus.
     """
-    return (gaussian_entropy(log_std, action_mask) * mask).sum(dim=0)
+    if squashed:
+        entropy = squashed_entropy(mean, log_std, action_mask)
+    else:
+        entropy = gaussian_entropy(log_std, action_mask)
+    return (entropy * mask).sum(dim=0)

@@ -50,9 +50,17 @@ class Targets(NamedTuple):
 
 
 def loss_terms(
-    model: WorldModel, unroll: Unroll, targets: Targets, *, discount: float
+    model: WorldModel,
+    unroll: Unroll,
+    targets: Targets,
+    *,
+    discount: float,
+    squashed_entropy: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """Every loss term per sample, unweighted: name -> [B]."""
+    """Every loss term per sample, unweighted: name -> [B].
+
+    `squashed_entropy`: see `policy_entropy`.
+    """
     with torch.no_grad():
         rewards = model.reward_support.decode(unroll.reward_logits)
         next_values = model.value_support.decode(unroll.value_logits[1:]).mean(dim=1)
@@ -93,7 +101,13 @@ def loss_terms(
             model.value_support.encode(path_target),
             targets.transition_mask,
         ),
-        "entropy": -policy_entropy(unroll.log_std, targets.action_mask, targets.policy_mask),
+        "entropy": -policy_entropy(
+            unroll.mean,
+            unroll.log_std,
+            targets.action_mask,
+            targets.policy_mask,
+            squashed=squashed_entropy,
+        ),
     }
 
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from torch.nn import functional
 
 MAX_ACTION = 0.999
 """Actions are clipped to +-0.999, so that `atanh` stays finite (3.80)."""
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+# Gauss-Hermite quadrature of a standard normal: exact for polynomials up to degree 15.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(8)
+_QUADRATURE = tuple(zip(_NODES.tolist(), (_WEIGHTS / _WEIGHTS.sum()).tolist(), strict=True))
 
 
 def bound_log_std(raw: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -67,3 +73,18 @@ def squashed_log_prob(
 def gaussian_entropy(log_std: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Entropy of the pre-tanh Gaussian over the unmasked dimensions, in nats; [..., A] -> [...]."""
     return ((log_std + 0.5 + _HALF_LOG_2PI) * mask).sum(dim=-1)
+
+
+def squashed_entropy(mean: torch.Tensor, log_std: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Entropy of the squashed actions over the unmasked dimensions, in nats; [..., A] -> [...].
+
+    `H(a) = H(u) + E[log(1 - tanh(u)^2)]`, u the Gaussian; the expectation by quadrature, without
+    noise. At most log 2 per dimension (uniform actions), falling without bound as |mu| grows.
+    """
+    std, log_jacobian = log_std.exp(), torch.zeros_like(log_std)
+    for node, weight in _QUADRATURE:
+        pre_tanh = mean + node * std
+        # log(1 - tanh(u)^2) in a form that does not overflow.
+        slope = 2.0 * (math.log(2.0) - pre_tanh - functional.softplus(-2.0 * pre_tanh))
+        log_jacobian = log_jacobian + weight * slope
+    return gaussian_entropy(log_std, mask) + (log_jacobian * mask).sum(dim=-1)
