@@ -35,6 +35,7 @@ WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
     "temporal_consistency_coeff": ([-1.0], ">= 0"),
     "path_consistency_coeff": ([-1.0], ">= 0; 0 switches it off"),
     "entropy_coeff": ([math.nan, None, [[0, 1.0]]], "finite number"),
+    "squashed_entropy": (["yes", 1], "True or False"),
     "target_tau": ([0.0, 1.1, None], r"\(0, 1\]"),
     "target_period": ([0], "integer >= 1"),
     "reanalyze_ratio": ([-0.1, 1.1, None], r"\[0, 1\]|finite number"),

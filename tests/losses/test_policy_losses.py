@@ -53,7 +53,7 @@ def test_candidate_distribution_with_all_weight_on_one_is_the_best_action_loss()
     torch.testing.assert_close(spread, single)
 
 
-@pytest.mark.parametrize("loss", ["best_action", "distribution", "entropy"])
+@pytest.mark.parametrize("loss", ["best_action", "distribution", "entropy", "squashed_entropy"])
 def test_masked_action_dimensions_get_exactly_zero_gradient(loss):
     torch.manual_seed(0)
     mean = torch.randn(2, 2, 3, requires_grad=True)
@@ -66,7 +66,8 @@ def test_masked_action_dimensions_get_exactly_zero_gradient(loss):
         weights = torch.full((2, 2, 4), 0.25)
         out = candidate_distribution_loss(mean, log_std, candidates, weights, action_mask, mask)
     else:
-        out = policy_entropy(log_std, action_mask, mask)
+        squashed = loss == "squashed_entropy"
+        out = policy_entropy(mean, log_std, action_mask, mask, squashed=squashed)
     for x in (mean, log_std):
         (gradient,) = torch.autograd.grad(out.sum(), x, retain_graph=True, allow_unused=True)
         if gradient is None:
@@ -93,7 +94,18 @@ def test_policy_entropy_by_hand():
     # One Gaussian dimension: 0.5 + 0.5 log(2 pi) + log sigma = 1.418939 + log sigma.
     log_std = torch.tensor([[[0.0, 5.0]], [[math.log(2.0), 5.0]]])
     action_mask = torch.tensor([[1.0, 0.0]])
-    both = policy_entropy(log_std, action_mask, torch.ones(2, 1))
+    states = torch.tensor([[1.0], [1.0]]), torch.tensor([[0.0], [1.0]])
+    both, second = (
+        policy_entropy(torch.randn(2, 1, 2), log_std, action_mask, mask, squashed=False)
+        for mask in states
+    )
     assert both.item() == pytest.approx(2 * 1.418939 + math.log(2.0), abs=1e-5)
-    second = policy_entropy(log_std, action_mask, torch.tensor([[0.0], [1.0]]))
     assert second.item() == pytest.approx(1.418939 + math.log(2.0), abs=1e-5)
+
+
+def test_a_bonus_of_squashed_entropy_draws_a_saturated_mean_back():
+    mean = torch.full((1, 1, 1), 2.3, requires_grad=True)
+    log_std, ones = torch.zeros(1, 1, 1), torch.ones(1, 1)
+    policy_entropy(mean, log_std, ones, ones, squashed=True).backward()
+    # d/d(mu) of E[log(1 - tanh(u)^2)] is -2 E[tanh(u)], nearly -2.
+    assert -2.0 < mean.grad.item() < -1.8

@@ -12,6 +12,7 @@ from rllib_ezm.models.policy_distribution import (
     gaussian_entropy,
     mode_squashed,
     sample_squashed,
+    squashed_entropy,
     squashed_log_prob,
 )
 
@@ -85,6 +86,26 @@ def test_gaussian_entropy_by_hand():
     assert gaussian_entropy(torch.tensor([0.0, 2.0]), torch.ones(2)).item() == pytest.approx(
         2 * 1.418939 + 2.0, abs=1e-5
     )
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.87), (2.3, 1.04), (-1.0, 0.3), (4.0, 0.5)])
+def test_squashed_entropy_is_minus_the_mean_log_density(mean, std):
+    policy = squashed_normal(torch.tensor(mean), torch.tensor(std, dtype=torch.float64).log())
+    torch.manual_seed(0)
+    normal = policy.base_dist.sample((400_000,))
+    log_prob = policy.base_dist.log_prob(normal) - torch.log(1.0 - torch.tanh(normal).square())
+    expected = -log_prob[log_prob.isfinite()].mean().item()
+    found = squashed_entropy(
+        torch.tensor([mean]), torch.tensor([std], dtype=torch.float64).log(), torch.ones(1)
+    )
+    assert found.item() == pytest.approx(expected, abs=0.01)
+
+
+def test_squashed_entropy_is_at_most_that_of_uniform_actions():
+    mean, log_std = random_policy(50, 3)
+    assert (squashed_entropy(mean, log_std, torch.ones(3)) < 3 * math.log(2.0)).all()
+    padded = squashed_entropy(mean, log_std, torch.tensor([1.0, 1.0, 0.0]))
+    torch.testing.assert_close(padded, squashed_entropy(mean[:, :2], log_std[:, :2], torch.ones(2)))
 
 
 def test_sample_by_hand():
