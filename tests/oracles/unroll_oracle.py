@@ -42,7 +42,7 @@ def stepwise_unroll(
         targets.append(model.project(encoded, with_predictor=False).detach())
     if model.training:
         for buffer, value in zip(running_statistics(model), after_first_step, strict=True):
-            buffer.copy_(value)
+            buffer.data.copy_(value)  # autograd keeps the buffer, but does not read it
     values, means, log_stds = (torch.stack(x) for x in zip(*predictions, strict=True))
     return Unroll(
         reward_logits=torch.stack(rewards),
