@@ -184,21 +184,20 @@ def test_asha_over_a_grid_of_ezm_s_own_fields(tmp_path: Path) -> None:
 
 
 def test_population_based_training_of_the_learning_rate(tmp_path: Path) -> None:
-    """The trials start together: else one may end before the other has a score to compare with."""
+    """The trials go in step: else one may end before the other has a score to compare with."""
 
-    class StartTogether(EZM):
+    class InStep(EZM):
         """Local, so that Ray ships it to the trials by value."""
 
         def training_step(self) -> None:
-            if self.iteration == 0:
-                (tmp_path / f"{os.getpid()}.started").touch()
-                while len(list(tmp_path.glob("*.started"))) < 2:
-                    time.sleep(0.05)
+            (tmp_path / f"{self.iteration}-{os.getpid()}.step").touch()
+            while len(list(tmp_path.glob(f"{self.iteration}-*.step"))) < 2:
+                time.sleep(0.05)
             super().training_step()
 
     rates = [1e-4, 1e-3, 3e-3]
     scheduler = PopulationBasedTraining(
-        metric="normalized_score_mean",
+        metric="config/lr",  # any score that tells the trials apart whenever they are compared
         mode="max",
         perturbation_interval=2,
         quantile_fraction=0.5,
@@ -206,18 +205,18 @@ def test_population_based_training_of_the_learning_rate(tmp_path: Path) -> None:
         hyperparam_mutations={"lr": rates},
     )
     tuner = tune.Tuner(
-        StartTogether,
+        InStep,
         param_space=tune_config().training(lr=tune.grid_search(rates[:2])),
         tune_config=tune.TuneConfig(scheduler=scheduler),
         run_config=tune.RunConfig(
-            storage_path=str(tmp_path), stop={"training_iteration": 7}, verbose=0
+            storage_path=str(tmp_path), stop={"training_iteration": 8}, verbose=0
         ),
     )
     results = tuner.fit()
     assert results.num_errors == 0
     for result in results:
-        assert result.metrics["training_iteration"] == 7
-        assert env_steps(result.metrics) == result.metrics["replay_transitions"] == 7 * STEPS
+        assert result.metrics["training_iteration"] == 8
+        assert env_steps(result.metrics) == result.metrics["replay_transitions"] == 8 * STEPS
         learner = result.metrics["learners"][DEFAULT_MODULE_ID]
         used, chosen = learner["default_optimizer_learning_rate"], result.metrics["config"]["lr"]
         assert used == pytest.approx(chosen)
