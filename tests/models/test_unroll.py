@@ -74,7 +74,7 @@ def test_unroll_is_the_model_step_by_step(training):
     for name, buffer in model.named_buffers():
         torch.testing.assert_close(buffer, buffers[name], rtol=1e-10, atol=1e-10, msg=name)
     counts = {int(norm.num_batches_tracked) for norm in batch_norms(model)}
-    assert counts == ({2} if training else {0})
+    assert counts == ({2 * STEPS, 2 * (STEPS + 1)} if training else {0})
 
 
 def test_unroll_dispatches_few_operators():

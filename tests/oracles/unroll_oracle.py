@@ -1,7 +1,4 @@
-"""The K-step unroll the obvious way: every network once per step.
-
-BatchNorm as it comes, but its running statistics stay as the first step leaves them.
-"""
+"""The K-step unroll the obvious way: every network once per step, BatchNorm as it comes."""
 
 from __future__ import annotations
 
@@ -9,12 +6,6 @@ import torch
 
 from rllib_ezm.models import WorldModel
 from rllib_ezm.models.unroll import Unroll
-
-
-def running_statistics(model: WorldModel) -> list[torch.Tensor]:
-    """Of all BatchNorm layers, with the number of batches they have seen."""
-    names = ("running_mean", "running_var", "num_batches_tracked")
-    return [buffer for name, buffer in model.named_buffers() if name.endswith(names)]
 
 
 def stepwise_unroll(
@@ -31,8 +22,6 @@ def stepwise_unroll(
     rewards, predictions, predicted, targets = [], [model.predict(latent, embedding)], [], []
     for k in range(steps):
         rewards.append(model.reward(latent, actions[:, k], embedding))
-        if k == 0:
-            after_first_step = [buffer.clone() for buffer in running_statistics(model)]
         latent = model.dynamics(latent, actions[:, k], embedding)
         scale = latent_gradient_scale
         latent = scale * latent + (1.0 - scale) * latent.detach()
@@ -40,9 +29,6 @@ def stepwise_unroll(
         predicted.append(model.project(latent, with_predictor=True))
         encoded = model.represent(observations[:, k + 1], task_ids, embedding)
         targets.append(model.project(encoded, with_predictor=False).detach())
-    if model.training:
-        for buffer, value in zip(running_statistics(model), after_first_step, strict=True):
-            buffer.data.copy_(value)  # autograd keeps the buffer, but does not read it
     values, means, log_stds = (torch.stack(x) for x in zip(*predictions, strict=True))
     return Unroll(
         reward_logits=torch.stack(rewards),
