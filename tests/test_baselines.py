@@ -99,8 +99,7 @@ def test_each_task_has_heads_of_its_own():
 
 def test_the_task_id_is_the_end_of_the_observation(ray_cluster):
     """The heads rely on it."""
-    runner = two_tasks(PPOConfig()).build_algo().env_runner_group.local_env_runner
-    assert isinstance(runner, MultiTaskEnvRunner)
+    runner = MultiTaskEnvRunner(config=two_tasks(PPOConfig()))
     for episode in runner.sample(num_timesteps=20):
         one_hot = nn.functional.one_hot(torch.tensor(episode.custom_data["task_id"]), 2)
         for observation in episode.get_observations():

@@ -9,7 +9,7 @@ Takes the options of `rllib train file`. The files can be trained one by one, or
 import sys
 from pathlib import Path
 
-from rllib_ezm.cli import main
+from rllib_ezm.cli import INTERRUPTED, main
 
 STOP = '{"num_env_steps_sampled_lifetime": 60000}'
 ALGORITHMS = ("ezm", "sac", "mh_sac", "tqc", "ppo", "dreamerv3")
@@ -23,4 +23,9 @@ def train(name: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(max([train(name) for name in ALGORITHMS]))
+    exit_codes = []
+    for name in ALGORITHMS:
+        exit_codes.append(train(name))
+        if exit_codes[-1] == INTERRUPTED:
+            break
+    sys.exit(max(exit_codes))
