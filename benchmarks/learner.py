@@ -33,7 +33,7 @@ def stepwise_unroll(
     batch, steps = actions.shape[:2]
     embedding = model.embed(task_ids)
     latent = model.represent(observations[:, 0], task_ids, embedding)
-    rewards, predictions, latents = [], [model.predict(latent, embedding)], []
+    rewards, predictions, latents = [], [model.predict(latent, embedding, root=True)], []
     for k in range(steps):
         rewards.append(model.reward(latent, actions[:, k], embedding))
         latent = scale_gradient(model.dynamics(latent, actions[:, k], embedding), 0.5)

@@ -41,7 +41,7 @@ class TrainingNetwork:
         model = self.model
         embedding = model.embed(task_ids)
         latent = model.represent(observations, task_ids, embedding)
-        prediction = model.predict(latent, embedding)
+        prediction = model.predict(latent, embedding, root=True)
         values = model.value_support.decode(prediction.value_logits)
         root = RootOutput(latent, values[:2].amin(0), prediction.mean, prediction.log_std)
         return RootInference(root, values.var(0))

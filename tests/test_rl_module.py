@@ -138,7 +138,7 @@ def test_no_simulation_at_evaluation_acts_with_the_squashed_mean() -> None:
     with torch.no_grad():
         embedding = module.model.embed(observation["task_id"])
         latent = module.model.represent(observation["obs"], observation["task_id"], embedding)
-        mean = module.model.predict(latent, embedding).mean
+        mean = module.model.predict(latent, embedding, root=True).mean
     expected = torch.tanh(mean).clamp(-MAX_ACTION, MAX_ACTION) * observation["action_mask"]
     actions = module.forward_inference(batch)[Columns.ACTIONS]
     torch.testing.assert_close(actions, expected)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rllib_ezm.models.step_batch_norm import StepBatchNorm
+from rllib_ezm.models.step_batch_norm import RootStepBatchNorm, StepBatchNorm
 
 
 class ResidualBlock(nn.Module):
@@ -70,14 +70,22 @@ class BatchNormHead(nn.Module):
     `zero_init` sets the last layer's weight and bias to 0.
     """
 
-    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, *, zero_init: bool) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        *,
+        zero_init: bool,
+        norm: type[StepBatchNorm] = RootStepBatchNorm,
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(in_dim, hidden_dim),
-            StepBatchNorm(hidden_dim),
+            norm(hidden_dim),
             nn.ReLU(),
             nn.Linear(hidden_dim, hidden_dim),
-            StepBatchNorm(hidden_dim),
+            norm(hidden_dim),
             nn.ReLU(),
         )
         self.output = nn.Linear(hidden_dim, out_dim)
@@ -85,10 +93,10 @@ class BatchNormHead(nn.Module):
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)
 
-    def forward(self, x: torch.Tensor, steps: int = 1) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, steps: int = 1, root: bool = False) -> torch.Tensor:
         """Outputs of [M, in_dim]; BatchNorm uses batch or running statistics by mode."""
         for layer in self.layers:
-            x = layer(x, steps) if isinstance(layer, StepBatchNorm) else layer(x)
+            x = layer(x, steps, root) if isinstance(layer, StepBatchNorm) else layer(x)
         out: torch.Tensor = self.output(x)
         return out
 
@@ -118,18 +126,18 @@ class EnsembleBatchNormHead(nn.Module):
         self.num_heads, self.hidden_dim = num_heads, hidden_dim
         # The first layer's input is shared, so V linear layers are one wide linear layer.
         self.first = nn.Linear(in_dim, num_heads * hidden_dim)
-        self.first_norm = StepBatchNorm(num_heads * hidden_dim)
+        self.first_norm = RootStepBatchNorm(num_heads * hidden_dim)
         self.second = EnsembleLinear(num_heads, hidden_dim, hidden_dim)
-        self.second_norm = StepBatchNorm(num_heads * hidden_dim)
+        self.second_norm = RootStepBatchNorm(num_heads * hidden_dim)
         self.output = EnsembleLinear(num_heads, hidden_dim, out_dim)
 
-    def forward(self, x: torch.Tensor, steps: int = 1) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, steps: int = 1, root: bool = False) -> torch.Tensor:
         """Outputs of every head for the same rows [M, in_dim]."""
         rows = x.shape[0]
-        x = torch.relu(self.first_norm(self.first(x), steps))
+        x = torch.relu(self.first_norm(self.first(x), steps, root))
         x = self.second(x.view(rows, self.num_heads, self.hidden_dim).transpose(0, 1))
         x = x.transpose(0, 1).reshape(rows, self.num_heads * self.hidden_dim)
-        x = torch.relu(self.second_norm(x, steps))
+        x = torch.relu(self.second_norm(x, steps, root))
         out: torch.Tensor = self.output(
             x.view(rows, self.num_heads, self.hidden_dim).transpose(0, 1)
         )

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from rllib_ezm.models.blocks import BatchNormHead, TanhEncoder, TransitionTrunk
 from rllib_ezm.models.policy_distribution import bound_log_std
+from rllib_ezm.models.step_batch_norm import StepBatchNorm
 from rllib_ezm.models.world_model import WorldModel
 
 
@@ -102,6 +103,8 @@ class FoldedModel:
         self._features = self._residual(trunk)
         self._policy_head = self._head(heads.policy_head, norm)
         self._value_heads = self._ensemble(norm)
+        self._root_policy_head = self._head(heads.policy_head, norm, root=True)
+        self._root_value_heads = self._ensemble(norm, root=True)
         embedding = table.to(self.dtype)
         self._task_table = torch.cat([embedding, self._action_encoder.bias], dim=-1)
         self._task_widths = (table.shape[1], self._action_encoder.bias.shape[1])
@@ -146,13 +149,21 @@ class FoldedModel:
             latent = torch.cat([latent, tasks.embedding], dim=-1)
         return _layer_norm(_residual(latent, self._features))
 
-    def value(self, features: torch.Tensor, heads: tuple[int, ...]) -> list[torch.Tensor]:
-        """Logits [M, Q] of each of some value heads at features [M, F]."""
-        return [_mlp(features, self._value_heads[head]) for head in heads]
+    def value(
+        self, features: torch.Tensor, heads: tuple[int, ...], *, root: bool = False
+    ) -> list[torch.Tensor]:
+        """Logits [M, Q] of each of some value heads at features [M, F]; `root` as in `predict`."""
+        layers = self._root_value_heads if root else self._value_heads
+        return [_mlp(features, layers[head]) for head in heads]
 
-    def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Policy mean and bounded log-std, fp32 at least, [M, A] each, at features [M, F]."""
-        parameters = _mlp(features, self._policy_head)
+    def policy(
+        self, features: torch.Tensor, *, root: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Policy mean and bounded log-std, fp32 at least, [M, A] each, at features [M, F].
+
+        `root` as in `WorldModel.predict`.
+        """
+        parameters = _mlp(features, self._root_policy_head if root else self._policy_head)
         dtype = torch.promote_types(parameters.dtype, torch.float32)
         mean, raw_log_std = parameters.to(dtype).chunk(2, dim=-1)
         spec = self.model.spec
@@ -184,22 +195,26 @@ class FoldedModel:
         blocks = self._residual(trunk.blocks)
         return _Trunk(mix.layer(self.dtype), project.layer(self.dtype), blocks)
 
-    def _head(self, head: BatchNormHead, norm: nn.LayerNorm | None = None) -> list[Layer]:
+    def _head(
+        self, head: BatchNormHead, norm: nn.LayerNorm | None = None, root: bool = False
+    ) -> list[Layer]:
         first, first_norm, _, second, second_norm, _ = _parts(head.layers)
         layers = [
-            before_batch_norm(affine(first), first_norm),
-            before_batch_norm(affine(second), second_norm),
+            before_batch_norm(affine(first), first_norm, root),
+            before_batch_norm(affine(second), second_norm, root),
             affine(head.output),
         ]
         if norm is not None:
             layers[0] = after_layer_norm(layers[0], norm)
         return [layer.layer(self.dtype) for layer in layers]
 
-    def _ensemble(self, norm: nn.LayerNorm) -> list[list[Layer]]:
+    def _ensemble(self, norm: nn.LayerNorm, root: bool = False) -> list[list[Layer]]:
         """The layers of each value head; the first one reads the normalised features."""
         heads = self.model.value_policy_model.value_heads
-        scale, shift = batch_norm_scale(heads.second_norm)
-        first = after_layer_norm(before_batch_norm(affine(heads.first), heads.first_norm), norm)
+        scale, shift = batch_norm_scale(heads.second_norm, root)
+        first = after_layer_norm(
+            before_batch_norm(affine(heads.first), heads.first_norm, root), norm
+        )
         layers = []
         for head in range(heads.num_heads):
             rows = slice(head * heads.hidden_dim, (head + 1) * heads.hidden_dim)
@@ -239,17 +254,16 @@ def after_layer_norm(layer: Affine, norm: nn.LayerNorm) -> Affine:
     return Affine(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
 
 
-def batch_norm_scale(norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_norm_scale(norm: StepBatchNorm, root: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """BatchNorm with running statistics as `scale * x + shift`."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    mean, variance = norm.statistics(root)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    return scale, norm.bias - mean * scale
 
 
-def before_batch_norm(layer: Affine, norm: nn.BatchNorm1d) -> Affine:
+def before_batch_norm(layer: Affine, norm: StepBatchNorm, root: bool = False) -> Affine:
     """`norm(layer(x))` with running statistics."""
-    scale, shift = batch_norm_scale(norm)
+    scale, shift = batch_norm_scale(norm, root)
     return Affine(layer.weight * scale[:, None], layer.bias * scale + shift)
 
 

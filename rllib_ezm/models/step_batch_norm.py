@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class StepBatchNorm(nn.BatchNorm1d):
@@ -22,14 +23,21 @@ class StepBatchNorm(nn.BatchNorm1d):
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)
 
-    def forward(self, x: torch.Tensor, steps: int = 1) -> torch.Tensor:
-        """Normalise [B * steps, C], where the `steps` rows of a sample follow one another."""
-        if steps == 1 or not self.training:
-            return super().forward(x)
+    def statistics(self, root: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance [C] by which eval mode normalises; `root` makes no difference here."""
+        return self.running_mean, self.running_var
+
+    def forward(self, x: torch.Tensor, steps: int = 1, root: bool = False) -> torch.Tensor:
+        """Normalise [B * steps, C], where the `steps` rows of a sample follow one another.
+
+        The first of several steps is a root, the others are not; `root` says what a single one is.
+        """
+        if not self.training:
+            return self._by_running_statistics(x, steps, root)
         # A row of [B, steps * C] holds a sample's steps: one kernel takes all statistics, and with
         # momentum 1 it leaves them, the variance unbiased, in the buffers it is given.
         statistics = self.running_mean.new_zeros(2, steps * self.num_features)
-        normalized = nn.functional.batch_norm(
+        normalized = functional.batch_norm(
             x.reshape(-1, steps * self.num_features),
             statistics[0],
             statistics[1],
@@ -39,11 +47,15 @@ class StepBatchNorm(nn.BatchNorm1d):
             momentum=1.0,
             eps=self.eps,
         )
-        self._fold(statistics.view(2, steps, self.num_features))
+        self._follow(statistics.view(2, steps, self.num_features), root or steps > 1)
         return normalized.view(-1, self.num_features)
 
+    def _by_running_statistics(self, x: torch.Tensor, steps: int, root: bool) -> torch.Tensor:
+        mean, variance = self.statistics(root)
+        return functional.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+
     @torch.no_grad()
-    def _fold(self, statistics: torch.Tensor) -> None:
+    def _follow(self, statistics: torch.Tensor, starts_at_root: bool) -> None:
         """Move the running statistics by the mean and variance of each step [2, steps, C].
 
         `steps` updates `r <- (1 - m) r + m x_s` end in `(1 - m)^S r + sum_s m (1 - m)^(S-1-s) x_s`.
@@ -55,3 +67,41 @@ class StepBatchNorm(nn.BatchNorm1d):
         self.running_mean.mul_(keep**steps).add_(mean)
         self.running_var.mul_(keep**steps).add_(variance)
         self.num_batches_tracked.add_(steps)
+
+
+class RootStepBatchNorm(StepBatchNorm):
+    """`StepBatchNorm` with running statistics of their own for the first step of an unroll.
+
+    That step's latents are encoded observations, as at the root of a search; the others are
+    imagined, as in its tree. Their distributions differ, and training normalises each by its own
+    batch: a value of an encoded observation read through the statistics of imagined ones is biased,
+    and bootstrapping multiplies the bias.
+    """
+
+    root_mean: torch.Tensor
+    root_var: torch.Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.register_buffer("root_mean", torch.zeros(num_features))
+        self.register_buffer("root_var", torch.ones(num_features))
+
+    def statistics(self, root: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance [C] by which eval mode normalises encoded or imagined latents."""
+        return (self.root_mean, self.root_var) if root else super().statistics()
+
+    def _by_running_statistics(self, x: torch.Tensor, steps: int, root: bool) -> torch.Tensor:
+        if steps == 1:
+            return super()._by_running_statistics(x, steps, root)
+        each = x.unflatten(0, (-1, steps)).unbind(dim=1)
+        rows = [self._by_running_statistics(x, 1, root=step == 0) for step, x in enumerate(each)]
+        return torch.stack(rows, dim=1).flatten(0, 1)
+
+    @torch.no_grad()
+    def _follow(self, statistics: torch.Tensor, starts_at_root: bool) -> None:
+        if starts_at_root:
+            self.root_mean.lerp_(statistics[0, 0], self.momentum)
+            self.root_var.lerp_(statistics[1, 0], self.momentum)
+            statistics = statistics[:, 1:]
+        if statistics.shape[1] > 0:
+            super()._follow(statistics, starts_at_root=False)

@@ -25,6 +25,7 @@ from rllib_ezm.models.blocks import (
 from rllib_ezm.models.categorical import CategoricalSupport
 from rllib_ezm.models.normalizer import ObservationNormalizer
 from rllib_ezm.models.policy_distribution import bound_log_std
+from rllib_ezm.models.step_batch_norm import StepBatchNorm
 
 EMBEDDING_SITES = ("rep", "dyn", "rew", "vp")
 
@@ -119,7 +120,10 @@ class RewardModel(nn.Module):
         self.trunk = TransitionTrunk(
             spec.latent_dim, embedding + spec.action_embedding_dim, spec.num_blocks
         )
-        self.head = BatchNormHead(spec.latent_dim, spec.head_dim, spec.num_bins, zero_init=True)
+        # A reward is asked of encoded and imagined latents alike, in one call of the search.
+        self.head = BatchNormHead(
+            spec.latent_dim, spec.head_dim, spec.num_bins, zero_init=True, norm=StepBatchNorm
+        )
 
     def forward(
         self,
@@ -148,16 +152,20 @@ class ValuePolicyModel(nn.Module):
         self.policy_head = BatchNormHead(width, spec.head_dim, 2 * spec.action_dim, zero_init=True)
 
     def forward(
-        self, latent: torch.Tensor, embedding: torch.Tensor | None, steps: int = 1
+        self,
+        latent: torch.Tensor,
+        embedding: torch.Tensor | None,
+        steps: int = 1,
+        root: bool = False,
     ) -> Prediction:
         """Predictions at latents [M, H] with embeddings [M, E] or None."""
         features = self.trunk(concat(latent, embedding))
-        parameters = self.policy_head(features, steps)
+        parameters = self.policy_head(features, steps, root)
         # The distribution is computed in fp32 at least, under autocast too.
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         mean, raw_log_std = parameters.chunk(2, dim=-1)
         log_std = bound_log_std(raw_log_std, self.log_std_min, self.log_std_max)
-        return Prediction(self.value_heads(features, steps), mean, log_std)
+        return Prediction(self.value_heads(features, steps, root), mean, log_std)
 
 
 class WorldModel(nn.Module):
@@ -217,13 +225,22 @@ class WorldModel(nn.Module):
         logits: torch.Tensor = self.reward_model(latent, action, self._at("rew", embedding), steps)
         return logits
 
-    def predict(self, latent: torch.Tensor, embedding: torch.Tensor, steps: int = 1) -> Prediction:
+    def predict(
+        self, latent: torch.Tensor, embedding: torch.Tensor, steps: int = 1, *, root: bool = False
+    ) -> Prediction:
         """Value logits [V, M, Q] and policy parameters [M, A] at latents [M, H].
 
-        In train mode `steps` > 1 says that each sample has that many consecutive rows, one per
-        unroll step, whose BatchNorm statistics are kept apart.
+        Args:
+            latent: Latents.
+            embedding: Task embeddings [M, E].
+            steps: Rows that each sample has, one per unroll step, one after the other; BatchNorm
+                keeps their statistics apart. The first is an encoded observation.
+            root: With one step, whether the latents are encoded observations or imagined: they
+                have running BatchNorm statistics of their own (`RootStepBatchNorm`).
         """
-        prediction: Prediction = self.value_policy_model(latent, self._at("vp", embedding), steps)
+        prediction: Prediction = self.value_policy_model(
+            latent, self._at("vp", embedding), steps, root
+        )
         return prediction
 
     def project(self, latent: torch.Tensor, *, with_predictor: bool) -> torch.Tensor:

@@ -114,10 +114,11 @@ def imagine(
     (batch, states), steps = observations.shape[:2], actions.shape[1]
     embedding = model.embed(task_ids)
 
-    def values(latents: torch.Tensor) -> torch.Tensor:
+    def values(latents: torch.Tensor, *, imagined: bool) -> torch.Tensor:
         rows = embedding.repeat_interleave(latents.shape[1], dim=0)
-        logits = model.predict(latents.flatten(0, 1), rows).value_logits
-        return model.value_support.decode(logits).unflatten(1, (batch, -1))
+        length = latents.shape[1] if imagined else 1
+        prediction = model.predict(latents.flatten(0, 1), rows, length, root=not imagined)
+        return model.value_support.decode(prediction.value_logits).unflatten(1, (batch, -1))
 
     real_latents = model.represent(
         observations.flatten(0, 1),
@@ -134,9 +135,9 @@ def imagine(
     return Imagined(
         latents=unrolled,
         rewards=torch.stack(rewards, dim=1),
-        head_values=values(unrolled),
+        head_values=values(unrolled, imagined=True),
         real_latents=real_latents,
-        real_values=values(real_latents).mean(dim=0),
+        real_values=values(real_latents, imagined=False).mean(dim=0),
     )
 
 

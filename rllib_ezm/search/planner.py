@@ -170,12 +170,12 @@ class Planner:
         latent = view.represent(observations, task_ids)
         features = view.features(latent, view.tasks(task_ids))
         values = self.model.value_support.decode(
-            torch.stack(view.value(features, tuple(range(view.num_value_heads))))
+            torch.stack(view.value(features, tuple(range(view.num_value_heads)), root=True))
         )
         heads = list(draw_heads(view.num_value_heads, self.value_reduction))
         value = reduce_values(values[heads], self.value_reduction, clip_min=self.value_clip_min)
         variance = values.var(dim=0) if values.shape[0] > 1 else torch.zeros_like(value)
-        return RootInference(RootOutput(latent, value, *view.policy(features)), variance)
+        return RootInference(RootOutput(latent, value, *view.policy(features, root=True)), variance)
 
     @torch.no_grad()
     def plan(

@@ -17,7 +17,7 @@ class PlainSearchModel:
     def root(self, observations: torch.Tensor, task_ids: torch.Tensor) -> RootOutput:
         embedding = self.model.embed(task_ids)
         latent = self.model.represent(observations, task_ids, embedding)
-        prediction = self.model.predict(latent, embedding)
+        prediction = self.model.predict(latent, embedding, root=True)
         value = self.model.value_support.decode(prediction.value_logits).mean(0)
         return RootOutput(latent, value, prediction.mean, prediction.log_std)
 

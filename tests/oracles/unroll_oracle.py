@@ -19,7 +19,12 @@ def stepwise_unroll(
     steps = actions.shape[1]
     embedding = model.embed(task_ids)
     latent = model.represent(observations[:, 0], task_ids, embedding)
-    rewards, predictions, predicted, targets = [], [model.predict(latent, embedding)], [], []
+    rewards, predictions, predicted, targets = (
+        [],
+        [model.predict(latent, embedding, root=True)],
+        [],
+        [],
+    )
     for k in range(steps):
         rewards.append(model.reward(latent, actions[:, k], embedding))
         latent = model.dynamics(latent, actions[:, k], embedding)

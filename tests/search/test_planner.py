@@ -63,7 +63,7 @@ def test_root_inference_is_the_model_with_reduced_values():
     root, variance = planner.root(observations, TASK_IDS)
     embedding = model.embed(TASK_IDS)
     latent = model.represent(observations, TASK_IDS, embedding)
-    prediction = model.predict(latent, embedding)
+    prediction = model.predict(latent, embedding, root=True)
     values = model.value_support.decode(prediction.value_logits)
     torch.testing.assert_close(root.latent, latent)
     torch.testing.assert_close(root.value, values.mean(0))
