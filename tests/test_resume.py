@@ -99,6 +99,13 @@ def test_a_resumed_run_is_the_run_that_goes_on(saved: Saved, tmp_path: Path) -> 
         assert_same_run(saved.record, dict(record))
 
 
+def assert_differ(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    """In weights and experience."""
+    for part in ("learner/rl_module", "replay/rings"):
+        names = [name for name in ours if part in name]
+        assert any(ours[name].tobytes() != theirs[name].tobytes() for name in names), part
+
+
 @local_only
 def test_going_back_in_a_running_algorithm_is_the_same_run_too(saved: Saved) -> None:
     saved.algorithm.restore_from_path(saved.path)
@@ -118,6 +125,19 @@ def test_a_state_in_memory_is_a_whole_checkpoint_too(saved: Saved, tmp_path: Pat
     saved.algorithm.restore_from_path("memory", filesystem=remote)
     assert saved.algorithm.num_updates == updates
     assert len(saved.algorithm.replay_buffer) == transitions
+
+
+@local_only
+def test_a_trial_that_takes_over_a_checkpoint_gets_seeds_of_its_own(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved.algorithm.restore_from_path(saved.path)
+    seed, transitions = saved.algorithm._run_seed, len(saved.algorithm.replay_buffer)
+    monkeypatch.setattr(EZM, "trial_id", "another")
+    saved.algorithm.restore_from_path(saved.path)
+    assert saved.algorithm._run_seed != seed
+    assert len(saved.algorithm.replay_buffer) == transitions
+    assert_differ(saved.record, go_on(saved.algorithm, N))
 
 
 def cut_in_half(file: Path) -> None:

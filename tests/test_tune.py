@@ -184,42 +184,36 @@ def test_asha_over_a_grid_of_ezm_s_own_fields(tmp_path: Path) -> None:
 
 
 def test_population_based_training_of_the_learning_rate(tmp_path: Path) -> None:
-    """The trials go in step: else one may end before the other has a score to compare with."""
+    first_rates, new_rates, took_over = [1e-4, 1e-3], [3e-3, 5e-3], set()
 
-    class InStep(EZM):
-        """Local, so that Ray ships it to the trials by value."""
+    def stop(trial_id: str, result: dict[str, Any]) -> bool:
+        # PBT passes over a trial while the better one has no checkpoint; both go on until it acts.
+        if result["config"]["lr"] in new_rates:
+            took_over.add(trial_id)
+        iteration = result["training_iteration"]
+        return (bool(took_over) and iteration >= 8) or iteration == 60
 
-        def training_step(self) -> None:
-            (tmp_path / f"{self.iteration}-{os.getpid()}.step").touch()
-            while len(list(tmp_path.glob(f"{self.iteration}-*.step"))) < 2:
-                time.sleep(0.05)
-            super().training_step()
-
-    rates = [1e-4, 1e-3, 3e-3]
     scheduler = PopulationBasedTraining(
         metric="config/lr",  # any score that tells the trials apart whenever they are compared
         mode="max",
         perturbation_interval=2,
         quantile_fraction=0.5,
         resample_probability=1.0,
-        hyperparam_mutations={"lr": rates},
+        hyperparam_mutations={"lr": new_rates},
     )
     tuner = tune.Tuner(
-        InStep,
-        param_space=tune_config().training(lr=tune.grid_search(rates[:2])),
+        EZM,
+        param_space=tune_config().training(lr=tune.grid_search(first_rates)),
         tune_config=tune.TuneConfig(scheduler=scheduler),
-        run_config=tune.RunConfig(
-            storage_path=str(tmp_path), stop={"training_iteration": 8}, verbose=0
-        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), stop=stop, verbose=0),
     )
     results = tuner.fit()
     assert results.num_errors == 0
+    assert took_over, "no trial took over another one"
     for result in results:
-        assert result.metrics["training_iteration"] == 8
-        assert env_steps(result.metrics) == result.metrics["replay_transitions"] == 8 * STEPS
+        iterations = result.metrics["training_iteration"]
+        assert env_steps(result.metrics) == result.metrics["replay_transitions"]
+        assert env_steps(result.metrics) == iterations * STEPS
         learner = result.metrics["learners"][DEFAULT_MODULE_ID]
         used, chosen = learner["default_optimizer_learning_rate"], result.metrics["config"]["lr"]
         assert used == pytest.approx(chosen)
-    assert list(tmp_path.glob("*/pbt_policy_*.txt")), "no trial took over another one"
-    first, second = (result.metrics["normalized_score_mean"] for result in results)
-    assert first != second, "a trial that takes over another one gets seeds of its own"

@@ -47,27 +47,28 @@ def test_every_output_equals_the_training_network(sites):
     observations, latent = random_rows(ROWS, OBS_DIM), random_rows(ROWS, 8)
     action = torch.tanh(random_rows(ROWS, ACTION_DIM))
     embedding = model.embed(TASK_IDS)
-    prediction = model.predict(latent, embedding)
     features = view.features(latent, view.tasks(TASK_IDS))
-    mean, log_std = view.policy(features)
+    for root in (False, True):
+        prediction = model.predict(latent, embedding, root=root)
+        mean, log_std = view.policy(features, root=root)
+        torch.testing.assert_close(mean, prediction.mean)
+        torch.testing.assert_close(log_std, prediction.log_std)
+        for heads in ((0, 1, 2), (2, 0)):
+            logits = torch.stack(view.value(features, heads, root=root))
+            expected_logits = prediction.value_logits[list(heads)]
+            torch.testing.assert_close(logits, expected_logits, rtol=1e-10, atol=1e-10)
     found = (
         view.represent(observations, TASK_IDS),
         view.reward(latent, action, view.tasks(TASK_IDS)),
         view.dynamics(latent, action, view.tasks(TASK_IDS)),
-        torch.stack(view.value(features, (0, 1, 2))),
-        torch.stack(view.value(features, (2, 0))),
     )
     expected = (
         model.represent(observations, TASK_IDS, embedding),
         model.reward(latent, action, embedding),
         model.dynamics(latent, action, embedding),
-        prediction.value_logits,
-        prediction.value_logits[[2, 0]],
     )
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(mean, prediction.mean)
-    torch.testing.assert_close(log_std, prediction.log_std)
 
 
 @torch.no_grad()
@@ -108,15 +109,21 @@ def test_refresh_follows_parameters_and_statistics():
     model = trained_looking()
     view = FoldedModel(model, torch.float64)
     features = view.features(random_rows(ROWS, 8), view.tasks(TASK_IDS))
-    (before,) = view.value(features, (0,))
+    heads = model.value_policy_model.value_heads
+
+    def values():
+        return [view.value(features, (0,), root=root)[0] for root in (False, True)]
+
+    before = values()
     view.refresh()
-    assert torch.equal(view.value(features, (0,))[0], before)
-    for tensor in (
-        model.value_policy_model.value_heads.first.weight,
-        model.value_policy_model.value_heads.first_norm.running_var,
+    assert all(map(torch.equal, values(), before))
+    for tensor, moves in (
+        (heads.first.weight, [True, True]),
+        (heads.first_norm.running_var, [True, False]),
+        (heads.first_norm.root_var, [False, True]),
     ):
         tensor.mul_(1.5)
         view.refresh()
-        (after,) = view.value(features, (0,))
-        assert not torch.allclose(after, before)
+        after = values()
+        assert [not torch.allclose(x, y) for x, y in zip(after, before, strict=True)] == moves
         before = after

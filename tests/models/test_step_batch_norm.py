@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rllib_ezm.models.step_batch_norm import StepBatchNorm
+from rllib_ezm.models.step_batch_norm import RootStepBatchNorm, StepBatchNorm
 
 BATCH, STEPS, WIDTH = 7, 4, 3
 
@@ -68,3 +68,43 @@ def test_running_statistics_stay_fp32_under_autocast():
     assert rounded.running_var.dtype == torch.float32
     torch.testing.assert_close(rounded.running_mean, exact.running_mean)
     torch.testing.assert_close(rounded.running_var, exact.running_var)
+
+
+def draw_statistics(norm):
+    with torch.no_grad():
+        for mean, variance in (norm.statistics(root) for root in (False, True)):
+            mean.uniform_(-0.5, 0.5)
+            variance.uniform_(0.5, 1.5)
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_a_root_has_running_statistics_of_its_own(root):
+    torch.manual_seed(0)
+    norm = RootStepBatchNorm(WIDTH)
+    draw_statistics(norm)
+    own, other = norm.statistics(root), norm.statistics(not root)
+    before = [x.clone() for x in (*own, *other)]
+    x = torch.randn(BATCH, WIDTH)
+    norm(x, root=root)
+    # `r <- 0.9 r + 0.1 x`, the variance unbiased.
+    torch.testing.assert_close(own[0], 0.9 * before[0] + 0.1 * x.mean(0))
+    torch.testing.assert_close(own[1], 0.9 * before[1] + 0.1 * x.var(0))
+    assert all(map(torch.equal, other, before[2:]))
+    expected = (x - own[0]) / (own[1] + norm.eps).sqrt()
+    torch.testing.assert_close(norm.eval()(x, root=root), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_first_of_several_steps_is_a_root(training):
+    torch.manual_seed(0)
+    stepwise, together = RootStepBatchNorm(WIDTH), RootStepBatchNorm(WIDTH)
+    draw_statistics(stepwise)
+    together.load_state_dict(stepwise.state_dict())
+    x = torch.randn(BATCH, STEPS, WIDTH) * torch.arange(1, STEPS + 1)[:, None]
+    stepwise.train(training), together.train(training)
+    expected = torch.stack([stepwise(x[:, k], root=k == 0) for k in range(STEPS)], dim=1)
+    found = together(x.flatten(0, 1), STEPS).view(BATCH, STEPS, WIDTH)
+    torch.testing.assert_close(found, expected)
+    for name, value in stepwise.state_dict().items():
+        torch.testing.assert_close(together.state_dict()[name], value, msg=name)
+    assert stepwise.num_batches_tracked == (STEPS - 1 if training else 0)

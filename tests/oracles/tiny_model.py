@@ -33,7 +33,7 @@ def tiny_spec(**changes: Any) -> WorldModelSpec:
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> WorldModel:
-    """A random model in eval mode; the layers that start at zero are drawn too."""
+    """A random model in eval mode; what starts at zero or one alike is drawn too."""
     torch.manual_seed(seed)
     spec = tiny_spec(**changes)
     mask = OBSERVATION_MASK if (spec.num_tasks, spec.obs_dim) == OBSERVATION_MASK.shape else None
@@ -41,6 +41,11 @@ def tiny_model(seed: int = 0, **changes: Any) -> WorldModel:
     for head in (model.reward_model.head, model.value_policy_model.policy_head):
         torch.nn.init.normal_(head.output.weight, std=0.5)
         torch.nn.init.normal_(head.output.bias, std=0.5)
+    for name, statistics in model.named_buffers():
+        if name.endswith(("running_mean", "root_mean")):
+            torch.nn.init.uniform_(statistics, -0.3, 0.3)
+        elif name.endswith(("running_var", "root_var")):
+            torch.nn.init.uniform_(statistics, 0.7, 1.3)
     return model.eval()
 
 

@@ -40,8 +40,11 @@ def by_loops(
         terminal = bool(batch["terminal"][row])
         embedding = model.embed(task)
 
-        def heads(latent: torch.Tensor, embedding: torch.Tensor = embedding) -> torch.Tensor:
-            return model.value_support.decode(model.predict(latent, embedding).value_logits)[:, 0]
+        def heads(
+            latent: torch.Tensor, *, root: bool, embedding: torch.Tensor = embedding
+        ) -> torch.Tensor:
+            logits = model.predict(latent, embedding, root=root).value_logits
+            return model.value_support.decode(logits)[:, 0]
 
         real = [model.represent(obs[None], task, embedding) for obs in batch["obs"][row]]
         latent, imagined, rewards = real[0], [real[0]], []
@@ -51,7 +54,8 @@ def by_loops(
             rewards.append(model.reward_support.decode(logits).item())
             latent = model.dynamics(latent, action, embedding)
             imagined.append(latent)
-        values = [heads(h).mean().item() for h in imagined]
+        head_values = [heads(h, root=k == 0) for k, h in enumerate(imagined)]
+        values = [v.mean().item() for v in head_values]
         errors: dict[str, list[float]] = {name: [] for name in found}
         for k in range(K + 1):
             if k < length or (k == length and terminal):
@@ -60,9 +64,9 @@ def by_loops(
                     DISCOUNT ** (i - k) * batch["rewards"][row, i].item() for i in range(k, end)
                 )
                 if not (end == length and terminal):
-                    target += DISCOUNT ** (end - k) * heads(real[end]).mean().item()
+                    target += DISCOUNT ** (end - k) * heads(real[end], root=True).mean().item()
                 errors["value"].append(abs(values[k] - target))
-                errors["value_variance"].append(heads(imagined[k]).var(unbiased=False).item())
+                errors["value_variance"].append(head_values[k].var(unbiased=False).item())
             if k < K and k < length:
                 errors["reward"].append(abs(rewards[k] - batch["rewards"][row, k].item()))
                 relative = (imagined[k + 1] - real[k + 1]).norm() / real[k + 1].norm()
