@@ -122,6 +122,15 @@ class EZMConfig(AlgorithmConfig):
         self.max_replay_bytes: int | None = 16 * 2**30
         self.store_buffer_in_checkpoints = True
 
+        # .asynchrony()
+        self.asynchronous = False
+        self.num_reanalyze_workers = 0
+        self.num_cpus_per_reanalyze_worker = 1
+        self.num_gpus_per_reanalyze_worker = 0
+        self.max_queued_batches = 4
+        self.max_updates_behind = 50
+        self.max_weight_age = 100
+
     def tasks(
         self,
         tasks: Sequence[str | Mapping[str, Any] | TaskSpec],
@@ -318,6 +327,35 @@ class EZMConfig(AlgorithmConfig):
             min_importance_weight: Floor of the max-normalised importance weights.
             max_replay_bytes: Budget in bytes; training refuses to start above it. None: no limit.
             store_buffer_in_checkpoints: Write the buffer into checkpoints.
+        """
+        return self._set({k: v for k, v in locals().items() if k != "self"})
+
+    def asynchrony(
+        self,
+        asynchronous: bool = NotProvided,
+        *,
+        num_reanalyze_workers: int = NotProvided,
+        num_cpus_per_reanalyze_worker: float = NotProvided,
+        num_gpus_per_reanalyze_worker: float = NotProvided,
+        max_queued_batches: int = NotProvided,
+        max_updates_behind: int = NotProvided,
+        max_weight_age: int = NotProvided,
+    ) -> EZMConfig:
+        """Collect, reanalyze and learn at the same time (Figure 2(D)) or one after the other.
+
+        The replay ratio is enforced in both. Asynchronous training needs processes:
+        `.env_runners(num_env_runners=...)` and `.learners(num_learners=...)` of at least 1.
+
+        Args:
+            asynchronous: At the same time.
+            num_reanalyze_workers: Processes that make the targets; 0: the learners do.
+            num_cpus_per_reanalyze_worker: Ray's CPUs of each.
+            num_gpus_per_reanalyze_worker: Ray's GPUs of each; a fraction shares one.
+            max_queued_batches: Batches sampled and not yet learned from; bounds the age of targets
+                and priorities.
+            max_updates_behind: Env runners pause where more updates are due than this.
+            max_weight_age: Updates that the learners may make while an env runner acts with the
+                weights from before them; then they wait for it.
         """
         return self._set({k: v for k, v in locals().items() if k != "self"})
 

@@ -49,6 +49,10 @@ INTEGERS_FROM = {
     "num_candidates": 1,
     "policy_candidates": 0,
     "max_replay_bytes": 1,
+    "num_reanalyze_workers": 0,
+    "max_queued_batches": 1,
+    "max_updates_behind": 0,
+    "max_weight_age": 1,
 }
 """Settings that are integers, and their smallest value."""
 
@@ -71,6 +75,7 @@ BOOLEANS = (
     "wide_candidates_at_eval",
     "independent_replay",
     "store_buffer_in_checkpoints",
+    "asynchronous",
 )
 CHOICES = {
     "value_mixing": ("variance", "age", "td", "search"),
@@ -89,6 +94,7 @@ def check_settings(config: EZMConfig, fail: Fail) -> None:
     tasks = _check_tasks(config, fail)
     _check_batch(config, tasks, fail)
     _check_search(config, fail)
+    _check_asynchrony(config, fail)
     try:
         WorldModelSpec(
             tasks.obs_dim,
@@ -131,6 +137,31 @@ def _check_rllib_settings(config: EZMConfig, fail: Fail) -> None:
         fail('EZM clips gradients by their global norm: leave grad_clip_by at "global_norm".')
     if config.evaluation_duration_unit != "episodes":
         fail('EZM evaluates full episodes: leave evaluation_duration_unit at "episodes".')
+
+
+def _check_asynchrony(config: EZMConfig, fail: Fail) -> None:
+    if not config.asynchronous:
+        if config.num_reanalyze_workers:
+            fail(
+                f"num_reanalyze_workers={config.num_reanalyze_workers} work beside the learners: "
+                "set .asynchrony(True), or leave it at 0."
+            )
+        return
+    if config.in_evaluation:
+        return
+    for name, setter in (("num_env_runners", "env_runners"), ("num_learners", "learners")):
+        if getattr(config, name) < 1:
+            fail(
+                f"Asynchronous training needs processes for everyone: set .{setter}({name}=1) or "
+                "more."
+            )
+    if config.max_weight_age < config.weight_sync_interval:
+        fail(
+            f"max_weight_age={config.max_weight_age} updates is less than weight_sync_interval="
+            f"{config.weight_sync_interval}: raise it."
+        )
+    if min(config.num_cpus_per_reanalyze_worker, config.num_gpus_per_reanalyze_worker) < 0:
+        fail("num_cpus_per_reanalyze_worker and num_gpus_per_reanalyze_worker must be >= 0.")
 
 
 def _check_ranges(config: EZMConfig, fail: Fail) -> None:

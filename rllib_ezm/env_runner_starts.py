@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -12,7 +13,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
 from rllib_ezm.seeding import derived_seed
 from rllib_ezm.statistics import TaskStatistics
 
@@ -45,26 +46,30 @@ class EnvRunnerStarts(Algorithm):
 
         self.env_runner_group.foreach_env_runner(start)
 
-    def collect(self) -> tuple[list[SingleAgentEpisode], list[Any]]:
-        """One fragment of every env runner that is there: chunks of episodes, RLlib's metrics.
-
-        Raises:
-            EnvironmentFailedError: A task's environments failed too often in a row.
-        """
+    def collect(self) -> list[Collected]:
+        """One fragment of every env runner that is there."""
         group = self.env_runner_group
-        collected = group.foreach_env_runner(
+        collected: list[Collected] = group.foreach_env_runner(
             lambda runner: runner.collect(),
             local_env_runner=group.num_remote_env_runners() == 0,
             timeout_seconds=self.config.sample_timeout_s,
         )
+        return collected
+
+    def unpack(self, collected: Sequence[Collected]) -> tuple[list[SingleAgentEpisode], list[Any]]:
+        """Chunks of episodes and RLlib's metrics; starts the runners that Ray has restarted.
+
+        Raises:
+            EnvironmentFailedError: A task's environments failed too often in a row.
+        """
         for part in collected:
             if part.failure is not None:
                 raise part.failure
         waiting = [part.worker_index for part in collected if part.episodes is None]
         if waiting:
-            self._start_restarted(group, waiting)
-        there = [part for part in collected if part.episodes is not None]
-        return [episode for part in there for episode in part.episodes], [p.metrics for p in there]
+            self._start_restarted(self.env_runner_group, waiting)
+        episodes = [episode for part in collected for episode in part.episodes or ()]
+        return episodes, [part.metrics for part in collected if part.episodes is not None]
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,19 @@ from ray.rllib.utils.metrics import (
     LEARNER_RESULTS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
+from ray.tune import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import TASK_ID, count_env_failures, ended_by_physics_error
+from rllib_ezm.env_runner import (
+    TASK_ID,
+    Collected,
+    count_env_failures,
+    ended_by_physics_error,
+)
 from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.learner_thread import Batch, Update
+from rllib_ezm.pipeline import Pipeline
 from rllib_ezm.protocol import protocol_name
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.resume import ResumableAlgorithm
@@ -33,10 +42,11 @@ logger = logging.getLogger(__name__)
 
 
 class EZM(ResumableAlgorithm):
-    """EfficientZero-Multitask (arXiv:2603.01452), synchronous.
+    """EfficientZero-Multitask (arXiv:2603.01452).
 
-    One `training_step` samples a fragment from every environment slot, then runs the updates that
-    `replay_ratio` makes due. `ResumableAlgorithm` says what a checkpoint holds and does.
+    One `training_step` samples a fragment from every environment slot and runs the updates that
+    `replay_ratio` makes due: one after the other, or, with `asynchronous=True`, at the same time
+    (`Pipeline`). `ResumableAlgorithm` says what a checkpoint holds and does.
     """
 
     @classmethod
@@ -74,6 +84,7 @@ class EZM(ResumableAlgorithm):
         self._waiting_since = 0
         self.begin_run()
         self.seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
+        self.pipeline = Pipeline(self) if settings.asynchronous else None
 
     @property
     def num_updates_due(self) -> int:
@@ -107,18 +118,11 @@ class EZM(ResumableAlgorithm):
         before = dict(self.seconds)
         started = time.perf_counter()
         steps_before, updates_before = self.num_env_steps, self.num_updates
-        self._collect()
-        waited = self.num_env_steps - self._waiting_since
-        if (
-            self._learning_start is None
-            and waited >= self.config.num_steps_sampled_before_learning_starts
-        ):
-            self._learning_start = self.num_env_steps
-            self._updates_at_learning_start = self.num_updates
-        while self.num_updates < self.num_updates_due:
-            self._update()
-            if self.num_updates % self.config.weight_sync_interval == 0:
-                self._sync_weights()
+        if self.pipeline is not None:
+            self.pipeline.advance()
+            self._log_pipeline(self.pipeline)
+        else:
+            self._advance()
         self._log_metrics(
             elapsed=time.perf_counter() - started,
             seconds={name: self.seconds[name] - before[name] for name in before},
@@ -126,12 +130,38 @@ class EZM(ResumableAlgorithm):
             updates=self.num_updates - updates_before,
         )
 
-    def _collect(self) -> None:
+    def _advance(self) -> None:
+        """A fragment from every slot, then the updates that are due."""
         start = time.perf_counter()
-        episodes, metrics = self.collect()
-        self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
+        collected = self.collect()
         self.seconds["sample"] += time.perf_counter() - start
+        self.take_in(collected)
+        self.start_learning_if_ready()
+        while self.num_updates < self.num_updates_due:
+            update = Update(self.draw_batch(), self.num_env_steps, self.num_updates)
+            start = time.perf_counter()
+            update.results = self.update_learners(update.batch, update.env_steps)
+            update.seconds = time.perf_counter() - start
+            self.finish_update(update)
+            if self.num_updates % self.config.weight_sync_interval == 0:
+                self._sync_weights()
+
+    def start_learning_if_ready(self) -> None:
+        """From the env step on at which enough are in the replay buffer."""
+        waited = self.num_env_steps - self._waiting_since
+        if (
+            self._learning_start is None
+            and waited >= self.config.num_steps_sampled_before_learning_starts
+        ):
+            self._learning_start = self.num_env_steps
+            self._updates_at_learning_start = self.num_updates
+
+    def take_in(self, collected: Sequence[Collected]) -> None:
+        """Store and count what env runners have brought."""
         start = time.perf_counter()
+        episodes, metrics = self.unpack(collected)
+        if metrics:
+            self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         for episode in episodes:
             chunk = to_chunk(episode)
             self.replay_buffer.add(chunk)
@@ -145,26 +175,34 @@ class EZM(ResumableAlgorithm):
             )
         self.seconds["replay"] += time.perf_counter() - start
 
-    def _update(self) -> None:
+    def draw_batch(self) -> Batch:
+        """A batch for all learners, in the order in which they take the rows."""
         start = time.perf_counter()
         batch = self.replay_buffer.sample(self.config.total_train_batch_size)
         self.seconds["replay"] += time.perf_counter() - start
-        start = time.perf_counter()
-        results = self.learner_group.update(
+        return dealt(batch, self.config.num_learners or 1)
+
+    def update_learners(self, batch: Batch, env_steps: int) -> list[Any]:
+        """One update; RLlib's results, one per learner. Touches nothing else (`Pipeline`)."""
+        results: list[Any] = self.learner_group.update(
             batch=MultiAgentBatch(
                 {DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=len(batch["task_ids"])
             ),
-            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps},
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: env_steps},
         )
-        elapsed = time.perf_counter() - start
+        return results
+
+    def finish_update(self, update: Update) -> None:
+        """Count it, log its results, and give its samples their new priorities."""
+        batch = update.batch
         priorities, reanalyze = [], 0.0
-        for result in results:
+        for result in update.results:
             module_result = result[DEFAULT_MODULE_ID]
             priorities.extend(module_result.pop(PRIORITIES).peek())
             reanalyze = max(reanalyze, float(module_result.pop(REANALYZE_SECONDS).peek()))
         self.seconds["reanalyze"] += reanalyze
-        self.seconds["update"] += elapsed - reanalyze
-        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self.seconds["update"] += update.seconds - reanalyze
+        self.metrics.aggregate(update.results, key=LEARNER_RESULTS)
         start = time.perf_counter()
         errors = np.concatenate(priorities)
         finite = np.isfinite(errors)  # of a skipped update, not all are
@@ -213,8 +251,64 @@ class EZM(ResumableAlgorithm):
         log(("throughput", "env_steps_per_s"), env_steps / elapsed, reduce="mean")
         log(("throughput", "updates_per_s"), updates / elapsed, reduce="mean")
 
+    def _log_pipeline(self, pipeline: Pipeline) -> None:
+        """Ages in updates of what was used lately, and what the transfer of weights costs."""
+        for name, ages in pipeline.staleness.items():
+            if ages:
+                median, high, largest = np.percentile(ages, (50, 95, 100))
+                for statistic, value in (("p50", median), ("p95", high), ("max", largest)):
+                    self.metrics.log_value(
+                        ("staleness", name, statistic), float(value), reduce="item"
+                    )
+        self.metrics.log_value("weight_bytes_sent", pipeline.bytes_sent, reduce="item")
+        self.metrics.log_value("learner_idle_s", pipeline.idle_seconds, reduce="item")
+
+    @override(ResumableAlgorithm)
+    def come_to_rest(self) -> None:
+        if self.pipeline is not None:
+            self.pipeline.drain()
+
+    @override(ResumableAlgorithm)
+    def begin_anew(self) -> None:
+        if self.pipeline is not None:
+            self.pipeline.forget_weights()
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        if getattr(self, "pipeline", None) is not None:
+            self.pipeline.end()
+        super().cleanup()
+
+    @classmethod
+    @override(Algorithm)
+    def default_resource_request(cls, config: Any) -> Any:
+        request = super().default_resource_request(config)
+        settings = cls.get_default_config().update_from_dict(config)
+        worker = {
+            "CPU": settings.num_cpus_per_reanalyze_worker,
+            "GPU": settings.num_gpus_per_reanalyze_worker,
+        }
+        # At the end: RLlib finds the bundles of its own actors by their position.
+        return PlacementGroupFactory(
+            [*request.bundles, *[worker] * settings.num_reanalyze_workers],
+            strategy=request.strategy,
+        )
+
 
 register_trainable("EZM", EZM)
+
+
+def dealt(batch: dict[str, Any], num_learners: int) -> dict[str, Any]:
+    """The rows [B, ...] in the order in which learners take them: B / num_learners in a row each.
+
+    A batch comes in task order; dealt like cards, it gives each learner equal shares of each task,
+    plus or minus one row.
+    """
+    if num_learners == 1:
+        return batch
+    rows = len(batch["task_ids"])
+    order = np.concatenate([np.arange(hand, rows, num_learners) for hand in range(num_learners)])
+    return {name: column[order] for name, column in batch.items()}
 
 
 def to_chunk(episode: SingleAgentEpisode) -> EpisodeChunk:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -15,18 +16,25 @@ from torch.autograd.graph import increment_version
 from rllib_ezm.allocator import keep_freed_memory
 from rllib_ezm.losses.targets import age_mixing_weight, alive_mask, mix_values, state_masks
 from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
+from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.nonfinite import NonFiniteGuard
 from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
+from rllib_ezm.reanalyze_worker import reanalyzed_columns
 from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
+from rllib_ezm.seeding import derived_seed, seed_generators
 
 PRIORITIES = "priorities"
 REANALYZE_SECONDS = "reanalyze_seconds"
 
 
 class EZMTorchLearner(TorchLearner):
-    """One update = reanalyze with the target network, unroll, six loss terms, Adam, EMA."""
+    """One update = reanalyze with the target network, unroll, six loss terms, Adam, EMA.
+
+    Several learners take parts of one batch: gradients are averaged, and statistics are those of
+    the whole batch, so that all hold the same weights, and the same as one learner would.
+    """
 
     @override(TorchLearner)
     def build(self) -> None:
@@ -68,6 +76,22 @@ class EZMTorchLearner(TorchLearner):
         return module
 
     @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """Join the other learners, without DDP.
+
+        DDP refuses outputs that no loss term reads, as ablations have, and knows nothing of the
+        targets' statistics.
+        """
+        self.collective: Collective = Collective()
+        if self.config.num_learners > 1:
+            module = self._ezm_module
+            self.collective = TorchCollective()
+            self.collective.copy_from_first_(module.state_dict().values())
+            share_statistics(module, self.collective)
+            if self.config.seed is not None:
+                seed_generators(derived_seed(self.config.seed, self.collective.rank))
+
+    @override(TorchLearner)
     def get_parameters(self, module: Any) -> Sequence[torch.nn.Parameter]:
         return [p for p in module.parameters() if p.requires_grad]
 
@@ -93,14 +117,19 @@ class EZMTorchLearner(TorchLearner):
             torch.cuda.synchronize(self.device)
         seconds = time.perf_counter() - start
         self.metrics.log_value((DEFAULT_MODULE_ID, REANALYZE_SECONDS), seconds, reduce="sum")
-        return super()._uncompiled_update(batch, **kwargs)
+        # As in TorchLearner, which asks DDP not to synchronise: there is no DDP here.
+        fwd_out = self.module.forward_train(batch)
+        losses = self.compute_losses(fwd_out=fwd_out, batch=batch)
+        gradients = self.compute_gradients(losses)
+        self.apply_gradients(self.postprocess_gradients(gradients))
+        return fwd_out, losses, {}
 
     def _make_targets(self, batch: dict[str, torch.Tensor]) -> Targets:
         """Targets of a replay batch, K-major; also folds the observations into the normaliser."""
         config, module = self.config, self._ezm_module
         steps, task_ids = config.unroll_steps, batch["task_ids"]
         module.model.normalizer.update(batch["obs"][:, 0], task_ids)
-        reanalyzed = self._reanalyzer(batch)
+        reanalyzed = reanalyzed_columns(batch) or self._reanalyzer(batch)
         policy_mask, value_mask = state_masks(batch["step_mask"], batch["terminal"], steps)
         value = self._mix_values(batch, reanalyzed, value_mask, policy_mask)
         alive = alive_mask(batch["step_mask"], batch["terminal"], steps)
@@ -183,6 +212,15 @@ class EZMTorchLearner(TorchLearner):
             squashed_entropy=config.squashed_entropy,
         )
 
+    def target_weights(self) -> dict[str, np.ndarray]:
+        """What a reanalyze worker needs: the target network without the consistency loss's part."""
+        state = self._ezm_module.target_model.state_dict()
+        return {
+            name: tensor.cpu().numpy()
+            for name, tensor in state.items()
+            if not name.startswith(("projector.", "predictor."))
+        }
+
     def sample_losses(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What an update on a replay batch would minimise the mean of, per sample [B], with graph.
 
@@ -198,8 +236,9 @@ class EZMTorchLearner(TorchLearner):
     def postprocess_gradients_for_module(
         self, *, module_id: str, config: Any = None, module_gradients_dict: dict[Any, Any]
     ) -> dict[Any, Any]:
-        """Clip by the global norm over all gradients at once, and log the norm."""
+        """Average over the learners, clip by the global norm over all gradients, log the norm."""
         parameters = [p for p in self._params.values() if p.grad is not None]
+        self.collective.average_([p.grad for p in parameters if p.grad is not None])
         limit = torch.inf if config.grad_clip is None else config.grad_clip
         self._gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         self._log("gradient_norm", self._gradient_norm)

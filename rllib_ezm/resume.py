@@ -121,6 +121,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
         """
         here_and_now = state is None
         if state is None:
+            self.come_to_rest()
             self._num_checkpoints += 1
             state = self.get_state(not_components=REPLAY)
             if self.config.store_buffer_in_checkpoints:
@@ -180,6 +181,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
             UserError: A file of the checkpoint is missing, truncated or not the one that was
                 written; the message names it, and nothing has been restored.
         """
+        self.come_to_rest()
         with readable_folder(path, filesystem) as folder:
             if component is not None:
                 super().restore_from_path(folder, component=component, **kwargs)
@@ -253,15 +255,22 @@ class ResumableAlgorithm(EnvRunnerStarts):
             self.config.num_steps_sampled_before_learning_starts,
         )
 
+    def come_to_rest(self) -> None:
+        """Finish what is under way in other threads and processes; nothing unless overridden."""
+
+    def begin_anew(self) -> None:
+        """All processes have new weights, and nothing is under way; nothing unless overridden."""
+
     def _start_afresh(self) -> None:
         """New seeds, new episodes and the latest weights everywhere, see the class."""
         seed = derived_seed(self._run_seed, self._num_checkpoints)
         self.task_statistics.abandon_ongoing()
         self.learner_group.foreach_learner(
-            lambda learner: seed_generators(derived_seed(seed, LEARNER))
+            lambda learner: seed_generators(derived_seed(seed, LEARNER, learner.collective.rank))
         )
         self._push_weights(seed)
         seed_generators(derived_seed(seed, DRIVER))
+        self.begin_anew()
 
     def _push_weights(self, seed: int) -> None:
         """Give all env runners the learner's weights, even those that hold newer ones.

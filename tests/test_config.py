@@ -199,6 +199,31 @@ def test_wrong_task_names_and_options_are_refused_at_once() -> None:
         ),
         (lambda c: c.multi_agent(policies={"a", "b"}), r"\.tasks\("),
         (lambda c: c.env_runners(gym_env_vectorize_mode="async"), "more env runners"),
+        (lambda c: c.asynchrony(num_reanalyze_workers=2), r"set .asynchrony\(True\)"),
+        (
+            lambda c: c.asynchrony(True).learners(num_learners=1),
+            r"set \.env_runners\(num_env_runners=1\)",
+        ),
+        (
+            lambda c: c.asynchrony(True).env_runners(num_env_runners=1),
+            r"set \.learners\(num_learners=1\)",
+        ),
+        (
+            lambda c: (
+                c.asynchrony(True, max_weight_age=4)
+                .env_runners(num_env_runners=1)
+                .learners(num_learners=1)
+            ),
+            "less than weight_sync_interval=5",
+        ),
+        (
+            lambda c: (
+                c.asynchrony(True, num_gpus_per_reanalyze_worker=-1)
+                .env_runners(num_env_runners=1)
+                .learners(num_learners=1)
+            ),
+            "num_gpus_per_reanalyze_worker must be >= 0",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(change: Any, says: str) -> None:

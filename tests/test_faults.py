@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,11 +235,51 @@ def below_a_file(folder: Path) -> Path:
     return folder / "file" / "checkpoint"
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MiB; root only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_run_and_the_last_checkpoint(
+    distributed: EZM, small_disk: Path
+) -> None:
+    checkpoint = small_disk / "checkpoint"
+    distributed.save_to_path(checkpoint)
+    size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - size // 2))
+    with pytest.raises(OSError, match="No space left on device"):
+        distributed.save_to_path(checkpoint)
+    assert sorted(file.name for file in small_disk.iterdir()) == ["checkpoint", "filler"]
+    verify(checkpoint)
+    updates = distributed.num_updates
+    assert_sound(distributed, distributed.train())
+    assert distributed.num_updates > updates
+    filler.unlink()
+    distributed.save_to_path(checkpoint)
+    verify(checkpoint)
+
+
+def test_training_goes_on_when_the_object_store_is_full() -> None:
+    """Others fill it with objects that stay in use; what training adds is spilled to disk."""
+    script = Path(__file__).parent / "oracles" / "full_object_store.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1].startswith("sound ")
+
+
 @pytest.mark.parametrize("place", [read_only, below_a_file])
 def test_a_checkpoint_that_the_disk_refuses_leaves_the_run_and_the_last_one(
     distributed: EZM, tmp_path: Path, place: Any
 ) -> None:
-    """A real refusal by the file system; a full disk is in test_resume.py, as an injected error."""
+    """A real refusal by the file system."""
     good = distributed.save_to_path(tmp_path / "good")
     folder = tmp_path / "refused"
     folder.mkdir()

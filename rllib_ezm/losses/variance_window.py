@@ -6,13 +6,15 @@ import torch
 from torch import nn
 
 from rllib_ezm.losses.targets import variance_mixing_weight
+from rllib_ezm.models.collective import TakesBatchStatistics
 
 
-class VarianceWindow(nn.Module):
+class VarianceWindow(TakesBatchStatistics, nn.Module):
     """Minimum and maximum variance of each task over a decaying window.
 
     Each update moves both ends towards each other by the share `1 - decay` of their distance, and
-    then widens them to the new batch, so that old extremes fade.
+    then widens them to the new batch, so that old extremes fade. Several learners widen them to the
+    batches of all.
 
     Args:
         num_tasks: T.
@@ -38,6 +40,8 @@ class VarianceWindow(nn.Module):
         shrink = (1.0 - self.decay) * spread
         self.low.add_(shrink).scatter_reduce_(0, task_ids, batch_low, "amin")
         self.high.sub_(shrink).scatter_reduce_(0, task_ids, batch_high, "amax")
+        self.low.copy_(self.collective.minimum(self.low))
+        self.high.copy_(self.collective.maximum(self.high))
 
     def alpha(self, variance: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
         """Weight of the TD value for variances [B, K+1] of tasks [B]; [B, K+1] in [0, 1]."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from rllib_ezm.models.collective import TakesBatchStatistics
 
-class ObservationNormalizer(nn.Module):
+
+class ObservationNormalizer(TakesBatchStatistics, nn.Module):
     """Cumulative mean and variance per observation dimension, shared by all tasks.
 
     A dimension's statistics count only observations of tasks that own it; padded dimensions are 0
-    after normalisation, always. Statistics change in `update` only, never in `forward`.
+    after normalisation, always. Statistics change in `update` only, never in `forward`; several
+    learners fold in the batches of all.
 
     Args:
         observation_mask: [T, D], 1 where the task owns the dimension.
@@ -41,10 +44,12 @@ class ObservationNormalizer(nn.Module):
         """
         owned = self.observation_mask[task_ids]
         observations = observations.float()
-        batch_count = owned.sum(dim=0)
+        of_own = torch.stack([owned.sum(dim=0), (observations * owned).sum(dim=0)])
+        batch_count, batch_sum = self.collective.sum(of_own)
         safe_count = batch_count.clamp(min=1.0)
-        batch_mean = (observations * owned).sum(dim=0) / safe_count
-        batch_variance = ((observations - batch_mean).square() * owned).sum(dim=0) / safe_count
+        batch_mean = batch_sum / safe_count
+        squares = ((observations - batch_mean).square() * owned).sum(dim=0)
+        batch_variance = self.collective.sum(squares) / safe_count
         total = self.count + batch_count
         safe_total = total.clamp(min=1.0)
         delta = batch_mean - self.mean

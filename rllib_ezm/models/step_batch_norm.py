@@ -6,13 +6,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from rllib_ezm.models.collective import TakesBatchStatistics
 
-class StepBatchNorm(nn.BatchNorm1d):
+
+class StepBatchNorm(TakesBatchStatistics, nn.BatchNorm1d):
     """BatchNorm of [B * steps, C] with statistics per unroll step; parameters as `nn.BatchNorm1d`.
 
     In train mode the result is that of `steps` calls of `nn.BatchNorm1d` with [B, C], one step
     after the other: each step is normalised by its own batch, and the running statistics move once
-    per step, in step order. In eval mode every row is normalised alike.
+    per step, in step order. In eval mode every row is normalised alike. With several learners the
+    batch is all of theirs.
     """
 
     momentum: float
@@ -34,6 +37,14 @@ class StepBatchNorm(nn.BatchNorm1d):
         """
         if not self.training:
             return self._by_running_statistics(x, steps, root)
+        if self.collective.size > 1:
+            normalized, statistics = self._by_shared_statistics(x, steps)
+        else:
+            normalized, statistics = self._by_own_statistics(x, steps)
+        self._follow(statistics.view(2, steps, self.num_features), root or steps > 1)
+        return normalized.view(-1, self.num_features)
+
+    def _by_own_statistics(self, x: torch.Tensor, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
         # A row of [B, steps * C] holds a sample's steps: one kernel takes all statistics, and with
         # momentum 1 it leaves them, the variance unbiased, in the buffers it is given.
         statistics = self.running_mean.new_zeros(2, steps * self.num_features)
@@ -47,8 +58,23 @@ class StepBatchNorm(nn.BatchNorm1d):
             momentum=1.0,
             eps=self.eps,
         )
-        self._follow(statistics.view(2, steps, self.num_features), root or steps > 1)
-        return normalized.view(-1, self.num_features)
+        return normalized, statistics
+
+    def _by_shared_statistics(
+        self, x: torch.Tensor, steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same over the rows of all learners, of which each has as many."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        rows = x.reshape(-1, steps * self.num_features).to(dtype)
+        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        moments = self.collective.sum(torch.stack([mean, variance + mean.square()]))
+        mean, square = moments / self.collective.size
+        variance = (square - mean.square()).clamp(min=0.0)
+        scale = self.weight.repeat(steps) * torch.rsqrt(variance + self.eps)
+        normalized = ((rows - mean) * scale + self.bias.repeat(steps)).to(x.dtype)
+        count = rows.shape[0] * self.collective.size
+        statistics = torch.stack([mean, variance * (count / (count - 1))]).detach()
+        return normalized, statistics
 
     def _by_running_statistics(self, x: torch.Tensor, steps: int, root: bool) -> torch.Tensor:
         mean, variance = self.statistics(root)

@@ -1,0 +1,288 @@
+"""Collecting, reanalyzing and learning at once (Figure 2(D)), at the enforced replay ratio."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+import tree
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+
+from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
+from rllib_ezm.learner_thread import Batch, LearnerThread, Update, Weights
+from rllib_ezm.reanalyze_worker import ReanalyzeWorker
+from rllib_ezm.seeding import derived_seed
+
+if TYPE_CHECKING:
+    from rllib_ezm.ezm import EZM
+
+COLLECT, REANALYZE = "collect", "reanalyze"
+IDLE_SECONDS = 0.002
+STALENESS_WINDOW = 1000
+
+
+class Pipeline:
+    """Keeps env runners, reanalyze workers and learners busy, each with its next piece of work.
+
+    * An env runner gets its next fragment as soon as the last one is in, unless the learners are
+      `max_updates_behind` behind the replay ratio: so nobody runs away.
+    * A batch is sampled only for an update that the replay ratio allows, and at most
+      `max_queued_batches` are on their way to the learners: so targets and priorities are fresh.
+    * The learners wait for an env runner that acts with weights older than `max_weight_age`.
+
+    Nothing computed is thrown away. What a process had under way when it died is done again by
+    another one; its env steps were never counted.
+
+    Args:
+        algorithm: Gives batches and takes in env steps and updates, all in its own thread.
+    """
+
+    def __init__(self, algorithm: EZM) -> None:
+        self._algorithm = algorithm
+        config = algorithm.config
+        self._config = config
+        self._collecting: dict[int, int] = {}
+        self._acting_version: dict[int, int] = {}
+        self._given = self._made = algorithm.num_updates
+        self._weights: Weights | None = None
+        self._reanalyzing: dict[int, Update] = {}
+        self._reanalyzed: deque[Update] = deque()
+        self._sampled: deque[Update] = deque()
+        self._workers = self._start_workers() if config.num_reanalyze_workers else None
+        self._thread = LearnerThread(self._make, config.max_queued_batches)
+        self._thread.start()
+        self.bytes_sent = 0
+        self.staleness: dict[str, deque[int]] = {
+            name: deque(maxlen=STALENESS_WINDOW) for name in ("acting", "targets", "priorities")
+        }
+
+    def advance(self) -> None:
+        """Go on until as many env steps are in as one fragment of every slot holds."""
+        algorithm = self._algorithm
+        slots = len(algorithm.task_statistics.specs) * self._config.env_config["envs_per_task"]
+        enough = algorithm.num_env_steps + slots * self._config.rollout_fragment_length
+        give_up = time.perf_counter() + self._config.sample_timeout_s
+        while algorithm.num_env_steps < enough and time.perf_counter() < give_up:
+            if not self._turn():
+                time.sleep(IDLE_SECONDS)
+            if not self._algorithm.env_runner_group.healthy_worker_ids():
+                return  # RLlib restores them between two training steps
+
+    def drain(self) -> None:
+        """Finish what is under way, and begin nothing new."""
+        while self._collecting or self._given > self._algorithm.num_updates:
+            if not self._turn(begin=False):
+                time.sleep(IDLE_SECONDS)
+
+    def forget_weights(self) -> None:
+        """Everyone has got new ones elsewhere (a checkpoint was written or restored)."""
+        assert not self._collecting, "call drain() first"
+        self._given = self._made = self._algorithm.num_updates
+        self._weights = None
+        self._acting_version.clear()
+
+    def end(self) -> None:
+        """End the thread and the workers."""
+        self._thread.end()
+        if self._workers is not None:
+            for worker in self._workers.actors().values():
+                ray.kill(worker)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds that the learners had nothing to do."""
+        return self._thread.idle_seconds
+
+    def _turn(self, *, begin: bool = True) -> bool:
+        """Take in what is ready, hand out what is due; whether anything was."""
+        busy = self._take_in_env_steps()
+        busy |= self._take_in_updates()
+        if self._workers is not None:
+            busy |= self._take_in_targets(self._workers)
+            busy |= self._hand_to_workers(self._workers)
+        busy |= self._pass_on()
+        if begin:
+            self._algorithm.start_learning_if_ready()
+            busy |= self._begin_updates()
+            busy |= self._begin_collecting()
+        return busy
+
+    # Env runners.
+
+    def _begin_collecting(self) -> bool:
+        algorithm, config = self._algorithm, self._config
+        if algorithm.num_updates_due - algorithm.num_updates > config.max_updates_behind:
+            return False
+        group = algorithm.env_runner_group
+        idle = [i for i in group.healthy_worker_ids() if i not in self._collecting]
+        for index in idle:
+            version = self._acting_version.get(index, algorithm.num_updates)
+            weights = None
+            if self._weights is not None and self._weights.version > version:
+                weights, version = self._weights.acting, self._weights.version
+                self.bytes_sent += self._weights.nbytes
+            group.foreach_env_runner_async(
+                functools.partial(_collect_with, weights=weights),
+                tag=COLLECT,
+                remote_worker_ids=[index],
+            )
+            self._acting_version[index] = self._collecting[index] = version
+        return bool(idle)
+
+    def _take_in_env_steps(self) -> bool:
+        algorithm = self._algorithm
+        group = algorithm.env_runner_group
+        found: list[tuple[int, Collected]] = group.fetch_ready_async_reqs(
+            tags=COLLECT, timeout_seconds=0.0
+        )
+        for index, collected in found:
+            version = self._collecting.pop(index)
+            if collected.episodes is not None:
+                self.staleness["acting"].append(algorithm.num_updates - version)
+            else:  # restarted by Ray; the algorithm gives it the latest weights
+                self._acting_version.pop(index)
+        algorithm.take_in([collected for _, collected in found])
+        healthy = group.healthy_worker_ids()
+        for index in [i for i in self._collecting if i not in healthy]:
+            del self._collecting[index]
+            del self._acting_version[index]
+        return bool(found)
+
+    # Learners.
+
+    def _begin_updates(self) -> bool:
+        """Sample the batches that are due, for the workers or for the learners."""
+        algorithm, config = self._algorithm, self._config
+        oldest = min(self._collecting.values(), default=math.inf)
+        begun = False
+        while (
+            self._given < algorithm.num_updates_due
+            and self._given - algorithm.num_updates < config.max_queued_batches
+            and self._given < oldest + config.max_weight_age
+        ):
+            self._given += 1
+            update = Update(
+                batch=algorithm.draw_batch(),
+                env_steps=algorithm.num_env_steps,
+                sampled_at=algorithm.num_updates,
+            )
+            (self._reanalyzed if self._workers is None else self._sampled).append(update)
+            begun = True
+        return begun
+
+    def _pass_on(self) -> bool:
+        """Give the learners what is ready for them."""
+        passed = False
+        while self._reanalyzed and self._thread.has_room():
+            self._thread.give(self._reanalyzed.popleft())
+            passed = True
+        return passed
+
+    def _take_in_updates(self) -> bool:
+        made = self._thread.take()
+        for update in made:
+            self._algorithm.finish_update(update)
+            self.staleness["priorities"].append(update.number - 1 - update.sampled_at)
+            if update.target_version is not None:
+                self.staleness["targets"].append(update.number - 1 - update.target_version)
+            self._weights = update.weights or self._weights
+        return bool(made)
+
+    def _make(self, update: Update) -> None:
+        """In the learners' thread."""
+        update.results = self._algorithm.update_learners(update.batch, update.env_steps)
+        self._made += 1
+        update.number = self._made
+        if update.number % self._config.weight_sync_interval == 0:
+            update.weights = self._fetch_weights(update.number)
+
+    def _fetch_weights(self, version: int) -> Weights:
+        group = self._algorithm.learner_group
+        acting = group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+        )[COMPONENT_LEARNER]
+        target = None
+        if self._config.num_reanalyze_workers:
+            target = next(iter(group.foreach_learner(_target_weights))).get()
+        return Weights(
+            version,
+            ray.put(acting),
+            None if target is None else ray.put(target),
+            sum(x.nbytes for x in tree.flatten((acting, target)) if isinstance(x, np.ndarray)),
+        )
+
+    # Reanalyze workers.
+
+    def _start_workers(self) -> FaultTolerantActorManager:
+        config = self._config
+        remote = ray.remote(
+            num_cpus=config.num_cpus_per_reanalyze_worker,
+            num_gpus=config.num_gpus_per_reanalyze_worker,
+            max_restarts=-1,
+        )(ReanalyzeWorker)
+        seeds = [
+            None if config.seed is None else derived_seed(config.seed, index, len(REANALYZE))
+            for index in range(config.num_reanalyze_workers)
+        ]
+        workers = [remote.remote(config, seed) for seed in seeds]
+        ray.get([worker.ping.remote() for worker in workers])
+        return FaultTolerantActorManager(workers, max_remote_requests_in_flight_per_actor=1)
+
+    def _hand_to_workers(self, workers: FaultTolerantActorManager) -> bool:
+        if not self._sampled:
+            return False
+        if self._weights is None:
+            self._weights = self._fetch_weights(self._algorithm.num_updates)
+        handed = False
+        for index in workers.healthy_actor_ids():
+            if self._sampled and index not in self._reanalyzing:
+                update = self._sampled.popleft()
+                update.target_version = self._weights.version
+                workers.foreach_actor_async(
+                    functools.partial(
+                        _reanalyze_with,
+                        batch=update.batch,
+                        weights=self._weights.target,
+                        version=self._weights.version,
+                    ),
+                    tag=REANALYZE,
+                    remote_actor_ids=[index],
+                )
+                self._reanalyzing[index] = update
+                handed = True
+        return handed
+
+    def _take_in_targets(self, workers: FaultTolerantActorManager) -> bool:
+        found = workers.fetch_ready_async_reqs(tags=REANALYZE, timeout_seconds=0.0)
+        for result in found:
+            update = self._reanalyzing.pop(result.actor_id)
+            if result.ok:
+                update.batch = {**update.batch, **result.get()}
+                self._reanalyzed.append(update)
+            else:
+                self._sampled.appendleft(update)
+        if len(workers.healthy_actor_ids()) < workers.num_actors():
+            workers.probe_unhealthy_actors(timeout_seconds=0.0, mark_healthy=True)
+        return len(found) > 0
+
+
+def _collect_with(runner: MultiTaskEnvRunner, weights: ray.ObjectRef | None) -> Collected:
+    if weights is not None and runner.started:
+        runner.set_state(ray.get(weights))
+    return runner.collect()
+
+
+def _target_weights(learner: Any) -> Any:
+    return learner.target_weights() if learner.collective.rank == 0 else None
+
+
+def _reanalyze_with(
+    worker: ReanalyzeWorker, batch: Batch, weights: ray.ObjectRef, version: int
+) -> Batch:
+    return worker.reanalyze(batch, weights, version)

@@ -1,0 +1,80 @@
+"""Reanalyze in a process of its own: targets of replayed segments with the target network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.actor_manager import FaultAwareApply
+
+from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
+from rllib_ezm.rl_module import make_settings
+from rllib_ezm.seeding import seed_generators
+
+PREFIX = "reanalyzed_"
+"""Of the columns of a batch that hold its targets."""
+
+Batch = dict[str, npt.NDArray[Any]]
+
+
+class ReanalyzeWorker(FaultAwareApply):
+    """Adds the targets to batches, for learners that then need no search of their own.
+
+    Args:
+        config: The algorithm's.
+        seed: Of the searches' noise; None draws one.
+    """
+
+    def __init__(self, config: Any, seed: int | None) -> None:
+        self.config = config
+        if seed is not None:
+            seed_generators(seed)
+        tasks = config.get_task_set()
+        spaces = {DEFAULT_MODULE_ID: (tasks.observation_space, tasks.action_space)}
+        module = config.get_rl_module_spec(spaces=spaces, inference_only=True).build()
+        use_gpu = config.num_gpus_per_reanalyze_worker > 0
+        self._device = torch.device("cuda" if use_gpu else "cpu")
+        module.to(self._device)
+        self._model = module.model.eval()
+        settings = make_settings(module.model_config["search"])
+        assert settings is not None, "the config is validated"
+        self._reanalyzer = Reanalyzer(
+            module.planner(self._model),
+            settings,
+            unroll_steps=config.unroll_steps,
+            td_steps=config.td_steps,
+            discount=config.gamma,
+            ratio=config.reanalyze_ratio,
+        )
+        self._version: int | None = None
+
+    def reanalyze(self, batch: Batch, weights: ray.ObjectRef, version: int) -> Batch:
+        """The columns to add to `batch`: the fields of `Reanalyzed`, with a prefix.
+
+        Args:
+            batch: As `MultiTaskReplayBuffer.sample` returns it.
+            weights: The target network's, see `target_weights`.
+            version: Of these weights; they are fetched only if this worker has others.
+        """
+        if version != self._version:
+            state = ray.get(weights)
+            self._model.load_state_dict({n: torch.as_tensor(x) for n, x in state.items()})
+            self._version = version
+        tensors = {name: torch.as_tensor(x).to(self._device) for name, x in batch.items()}
+        reanalyzed = self._reanalyzer(tensors)._asdict()
+        return {
+            PREFIX + name: np.ascontiguousarray(x.float().cpu().numpy())
+            for name, x in reanalyzed.items()
+            if x is not None
+        }
+
+
+def reanalyzed_columns(batch: dict[str, torch.Tensor]) -> Reanalyzed | None:
+    """The targets that a worker has added to a batch; None if none has."""
+    if PREFIX + Reanalyzed._fields[0] not in batch:
+        return None
+    return Reanalyzed(*(batch.get(PREFIX + name) for name in Reanalyzed._fields))

@@ -1,0 +1,156 @@
+"""Collecting, reanalyzing and learning at the same time, on a real Ray."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from oracles.results import nan_paths
+from oracles.tiny import tiny_config
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.inspection import inspect_checkpoint
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
+
+TASKS = (
+    {"name": "gym:Pendulum-v1", "max_episode_steps": 20},
+    {"name": "dmc:cartpole-balance", "max_episode_steps": 33},
+)
+RATIO = 0.5
+
+
+def asynchronous_config(num_reanalyze_workers: int) -> EZMConfig:
+    return (
+        tiny_config([*TASKS])
+        .env_runners(num_env_runners=2)
+        .learners(num_learners=1)
+        .asynchrony(
+            True,
+            num_reanalyze_workers=num_reanalyze_workers,
+            max_queued_batches=3,
+            max_updates_behind=10,
+            max_weight_age=20,
+        )
+        .training(replay_ratio=RATIO)
+        .reporting(min_sample_timesteps_per_iteration=100)
+    )
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["learner", "2 reanalyze workers"])
+def algorithm(request: pytest.FixtureRequest, ray_cluster: None) -> Iterator[EZM]:
+    algorithm = asynchronous_config(request.param).build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+def train(algorithm: EZM, iterations: int = 3) -> dict[str, Any]:
+    for _ in range(iterations):
+        result = algorithm.train()
+    assert nan_paths(result) == []
+    return result
+
+
+def assert_sound(algorithm: EZM, result: dict[str, Any]) -> None:
+    """Counters reconcile, no task is left out, the replay ratio holds, nothing is too old."""
+    steps = {name: task["env_steps"] for name, task in result["tasks"].items()}
+    assert sum(steps.values()) == result["replay_transitions"] == len(algorithm.replay_buffer)
+    assert max(steps.values()) - min(steps.values()) <= 33
+    due, made = algorithm.num_updates_due, result["num_updates_lifetime"]
+    # Env runners pause at 10 updates behind; what they have under way then still comes in.
+    assert due - 10 - RATIO * 2 * 10 - 1 <= made <= due
+    learner = result["learners"][DEFAULT_MODULE_ID]
+    assert math.isfinite(learner["value_loss"])
+    staleness = result["staleness"]
+    assert 0 <= staleness["priorities"]["max"] <= 3
+    assert 0 < staleness["acting"]["max"] <= 20
+    if algorithm.config.num_reanalyze_workers:
+        # Weights are sent every 5 updates; three batches may wait.
+        assert 0 < staleness["targets"]["max"] <= 5 + 3
+    else:
+        assert "targets" not in staleness
+    assert result["weight_bytes_sent"] > 0
+    assert result["learner_idle_s"] > 0
+
+
+def test_everybody_works_at_the_enforced_replay_ratio(algorithm: EZM) -> None:
+    before = algorithm.learner_group.get_state(components="learner")["learner"]["rl_module"]
+    result = train(algorithm)
+    assert_sound(algorithm, result)
+    after = algorithm.learner_group.get_state(components="learner")["learner"]["rl_module"]
+    unchanged = [
+        name
+        for name, value in after[DEFAULT_MODULE_ID].items()
+        if ".weight" in name and np.array_equal(value, before[DEFAULT_MODULE_ID][name])
+    ]
+    assert unchanged == []
+
+
+def test_env_runners_act_with_recent_weights(algorithm: EZM) -> None:
+    train(algorithm, 1)
+    versions = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner._weights_seq_no, local_env_runner=False
+    )
+    assert min(versions) > algorithm.num_updates - 20
+
+
+def test_a_checkpoint_holds_all_that_was_under_way(algorithm: EZM, tmp_path: Path) -> None:
+    train(algorithm, 1)
+    algorithm.save_to_path(tmp_path / "checkpoint")
+
+    def counters() -> tuple[int, int, int]:
+        return algorithm.num_updates, algorithm.num_updates_due, len(algorithm.replay_buffer)
+
+    saved = counters()
+    assert saved[2] == algorithm.num_env_steps
+    assert inspect_checkpoint(tmp_path / "checkpoint").counters["updates"] == saved[0]
+    train(algorithm, 2)
+    assert all(x > y for x, y in zip(counters(), saved, strict=True))
+    algorithm.restore_from_path(tmp_path / "checkpoint")
+    assert counters() == saved
+    assert_sound(algorithm, train(algorithm))
+
+
+def test_training_goes_on_when_an_env_runner_is_killed(algorithm: EZM) -> None:
+    pids = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: os.getpid(), local_env_runner=False
+    )
+    restarts = algorithm.num_env_runner_restarts
+    os.kill(pids[0], signal.SIGKILL)
+    while not (result := train(algorithm, 1))["env_runner_restarts"] > restarts:
+        assert result["replay_transitions"] == len(algorithm.replay_buffer)
+    assert_sound(algorithm, train(algorithm))
+
+
+def test_training_goes_on_when_a_reanalyze_worker_is_killed(algorithm: EZM) -> None:
+    if algorithm.pipeline._workers is None:
+        return
+    worker = algorithm.pipeline._workers.actors()[0]
+    pid = ray.get(worker.apply.remote(lambda worker: os.getpid()))
+    os.kill(pid, signal.SIGKILL)
+    assert_sound(algorithm, train(algorithm, 2))
+    new_pid = pid
+    while new_pid == pid:
+        try:
+            new_pid = ray.get(worker.apply.remote(lambda worker: os.getpid()))
+        except ray.exceptions.RayActorError:
+            continue
+    before = algorithm.num_updates
+    assert_sound(algorithm, train(algorithm, 2))
+    assert algorithm.num_updates > before
+
+
+def test_a_trial_asks_for_the_reanalyze_workers_too() -> None:
+    config = asynchronous_config(2).asynchrony(num_cpus_per_reanalyze_worker=3)
+    bundles = EZM.default_resource_request(config.to_dict()).bundles
+    assert [bundle.get("CPU") for bundle in bundles][-2:] == [3, 3]
+    without = EZM.default_resource_request(asynchronous_config(0).to_dict()).bundles
+    assert bundles[:-2] == without
