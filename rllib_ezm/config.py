@@ -107,6 +107,7 @@ class EZMConfig(AlgorithmConfig):
         self.wide_std_factor = 3.0
         self.root_prior = "uniform"
         self.use_gumbel_noise = False
+        self.minmax_delta = 0.01
         self.wide_candidates_at_eval = False
         self.num_simulations_at_eval: int | None = None
         self.value_reduction = "min2"
@@ -282,6 +283,7 @@ class EZMConfig(AlgorithmConfig):
         wide_std_factor: float = NotProvided,
         root_prior: str = NotProvided,
         use_gumbel_noise: bool = NotProvided,
+        minmax_delta: float = NotProvided,
         wide_candidates_at_eval: bool = NotProvided,
         num_simulations_at_eval: int | None = NotProvided,
         value_reduction: str = NotProvided,
@@ -297,6 +299,9 @@ class EZMConfig(AlgorithmConfig):
             wide_std_factor: Inflation of the standard deviation of the others.
             root_prior: "uniform" or "policy".
             use_gumbel_noise: Gumbel noise on the root scores.
+            minmax_delta: Smallest range, in units of return, that the Q of a search are stretched
+                from to [0, 1]: differences far below it do not count. With the default even noise
+                of a hundredth is preferred as if it were everything.
             wide_candidates_at_eval: Keep the inflated candidates in evaluation.
             num_simulations_at_eval: S in evaluation; 0 acts with the policy mean; None: as above.
             value_reduction: "min2" (minimum of two random heads) or "mean".
@@ -451,6 +456,7 @@ class EZMConfig(AlgorithmConfig):
             "wide_std_factor": self.wide_std_factor,
             "root_prior": self.root_prior,
             "use_gumbel_noise": self.use_gumbel_noise,
+            "minmax_delta": self.minmax_delta,
             "discount": self.gamma,
         }
         evaluation_search = search | {

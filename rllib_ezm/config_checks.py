@@ -66,8 +66,10 @@ NON_NEGATIVE = (
     "policy_loss_coeff",
     "temporal_consistency_coeff",
     "path_consistency_coeff",
+    "num_cpus_per_reanalyze_worker",
+    "num_gpus_per_reanalyze_worker",
 )
-POSITIVE = ("replay_ratio", "wide_std_factor", "grad_clip")
+POSITIVE = ("replay_ratio", "wide_std_factor", "minmax_delta", "grad_clip")
 FINITE = ("entropy_coeff", "value_clip_min", "log_std_min", "log_std_max")
 BOOLEANS = (
     "use_gumbel_noise",
@@ -160,8 +162,6 @@ def _check_asynchrony(config: EZMConfig, fail: Fail) -> None:
             f"max_weight_age={config.max_weight_age} updates is less than weight_sync_interval="
             f"{config.weight_sync_interval}: raise it."
         )
-    if min(config.num_cpus_per_reanalyze_worker, config.num_gpus_per_reanalyze_worker) < 0:
-        fail("num_cpus_per_reanalyze_worker and num_gpus_per_reanalyze_worker must be >= 0.")
 
 
 def _check_ranges(config: EZMConfig, fail: Fail) -> None:

@@ -16,7 +16,7 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
 from rllib_ezm.learner_thread import Batch, LearnerThread, Update, Weights
-from rllib_ezm.reanalyze_worker import ReanalyzeWorker
+from rllib_ezm.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
 from rllib_ezm.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Pipeline:
         self._given = self._made = algorithm.num_updates
         self._weights: Weights | None = None
         self._reanalyzing: dict[int, Update] = {}
-        self._reanalyzed: deque[Update] = deque()
         self._sampled: deque[Update] = deque()
+        self._on_the_way: deque[Update] = deque()
         self._workers = self._start_workers() if config.num_reanalyze_workers else None
         self._thread = LearnerThread(self._make, config.max_queued_batches)
         self._thread.start()
@@ -172,15 +172,19 @@ class Pipeline:
                 env_steps=algorithm.num_env_steps,
                 sampled_at=algorithm.num_updates,
             )
-            (self._reanalyzed if self._workers is None else self._sampled).append(update)
+            self._on_the_way.append(update)
+            if self._workers is not None:
+                self._sampled.append(update)
             begun = True
         return begun
 
     def _pass_on(self) -> bool:
-        """Give the learners what is ready for them."""
+        """Give the learners what is ready, in the order of sampling: so no batch gets too old."""
         passed = False
-        while self._reanalyzed and self._thread.has_room():
-            self._thread.give(self._reanalyzed.popleft())
+        while self._on_the_way and self._thread.has_room():
+            if self._workers is not None and not is_reanalyzed(self._on_the_way[0].batch):
+                break
+            self._thread.give(self._on_the_way.popleft())
             passed = True
         return passed
 
@@ -264,7 +268,6 @@ class Pipeline:
             update = self._reanalyzing.pop(result.actor_id)
             if result.ok:
                 update.batch = {**update.batch, **result.get()}
-                self._reanalyzed.append(update)
             else:
                 self._sampled.appendleft(update)
         if len(workers.healthy_actor_ids()) < workers.num_actors():

@@ -73,8 +73,13 @@ class ReanalyzeWorker(FaultAwareApply):
         }
 
 
+def is_reanalyzed(batch: dict[str, Any]) -> bool:
+    """Whether a worker has added its targets to a batch."""
+    return PREFIX + Reanalyzed._fields[0] in batch
+
+
 def reanalyzed_columns(batch: dict[str, torch.Tensor]) -> Reanalyzed | None:
     """The targets that a worker has added to a batch; None if none has."""
-    if PREFIX + Reanalyzed._fields[0] not in batch:
+    if not is_reanalyzed(batch):
         return None
     return Reanalyzed(*(batch.get(PREFIX + name) for name in Reanalyzed._fields))
