@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import ray
 from oracles.results import nan_paths
 from oracles.tiny import tiny_config
+from ray import tune
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
@@ -154,3 +157,42 @@ def test_a_trial_asks_for_the_reanalyze_workers_too() -> None:
     assert [bundle.get("CPU") for bundle in bundles][-2:] == [3, 3]
     without = EZM.default_resource_request(asynchronous_config(0).to_dict()).bundles
     assert bundles[:-2] == without
+
+
+def test_a_learner_that_dies_is_resumed_from_the_last_checkpoint(tmp_path: Path) -> None:
+    flag = tmp_path / "died"
+
+    class LosesItsLearner(EZM):
+        """Local, so that Ray ships it to the trial by value."""
+
+        def training_step(self) -> None:
+            if self.iteration == 3 and not flag.exists():
+                flag.touch()
+                (pid,) = self.learner_group.foreach_learner(lambda learner: os.getpid())
+                os.kill(pid.get(), signal.SIGKILL)
+            super().training_step()
+
+    tuner = tune.Tuner(
+        LosesItsLearner,
+        param_space=asynchronous_config(0).env_runners(num_env_runners=1),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path),
+            stop={"training_iteration": 5},
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2),
+            failure_config=tune.FailureConfig(max_failures=1),
+            verbose=0,
+        ),
+    )
+    result = tuner.fit()[0]
+    assert flag.exists()
+    assert result.error is None
+    assert result.metrics["training_iteration"] == 5
+    steps = sum(task["env_steps"] for task in result.metrics["tasks"].values())
+    assert steps == result.metrics["replay_transitions"] >= 500
+
+
+def test_a_node_is_killed_and_another_one_added() -> None:
+    script = Path(__file__).parent / "oracles" / "three_nodes.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1].startswith("sound ")

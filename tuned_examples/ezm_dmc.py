@@ -31,6 +31,7 @@ config = (
         policy_candidates=4,
         wide_std_factor=1.5,
         wide_candidates_at_eval=True,
+        minmax_delta=1.0,
         inference_precision="auto",
     )
     .replay(capacity_per_task=200_000)
