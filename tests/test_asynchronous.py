@@ -66,7 +66,8 @@ def assert_sound(algorithm: EZM, result: dict[str, Any]) -> None:
     """Counters reconcile, no task is left out, the replay ratio holds, nothing is too old."""
     steps = {name: task["env_steps"] for name, task in result["tasks"].items()}
     assert sum(steps.values()) == result["replay_transitions"] == len(algorithm.replay_buffer)
-    assert max(steps.values()) - min(steps.values()) <= 33
+    # Each of the two runners keeps its own slot's tasks equal to within an episode of up to 33.
+    assert max(steps.values()) - min(steps.values()) <= 2 * 33
     due, made = algorithm.num_updates_due, result["num_updates_lifetime"]
     # Env runners pause at 10 updates behind; what they have under way then still comes in.
     assert due - 10 - RATIO * 2 * 10 - 1 <= made <= due
