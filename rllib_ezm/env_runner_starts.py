@@ -19,7 +19,7 @@ from rllib_ezm.statistics import TaskStatistics
 
 logger = logging.getLogger(__name__)
 
-DRIVER, LEARNER, RUNNER, EVALUATION, RESTART = range(5)
+DRIVER, LEARNER, RUNNER, EVALUATION, RESTART, TARGETS = range(6)
 """What a seed of the run is for, see `derived_seed`."""
 
 

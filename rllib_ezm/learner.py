@@ -20,9 +20,9 @@ from rllib_ezm.models.collective import Collective, TorchCollective, share_stati
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.nonfinite import NonFiniteGuard
-from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
-from rllib_ezm.reanalyze_worker import reanalyzed_columns
-from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
+from rllib_ezm.reanalyze.reanalyzer import Reanalyzed
+from rllib_ezm.reanalyze_worker import make_reanalyzer, reanalyzed_columns
+from rllib_ezm.rl_module import EZMTorchRLModule
 from rllib_ezm.seeding import derived_seed, seed_generators
 
 PRIORITIES = "priorities"
@@ -42,17 +42,7 @@ class EZMTorchLearner(TorchLearner):
         super().build()
         config = self.config
         module = self._ezm_module
-        settings = make_settings(module.model_config["search"])
-        if settings is None:
-            raise ValueError("Training needs a search: set num_simulations >= 1.")
-        self._reanalyzer = Reanalyzer(
-            module.planner(module.target_model),
-            settings,
-            unroll_steps=config.unroll_steps,
-            td_steps=config.td_steps,
-            discount=config.gamma,
-            ratio=config.reanalyze_ratio,
-        )
+        self._reanalyzer = make_reanalyzer(config, module, module.target_model)
         self._loss_weights = LossWeights(
             reward=config.reward_loss_coeff,
             value=config.value_loss_coeff,

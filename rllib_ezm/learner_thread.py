@@ -23,7 +23,7 @@ class Weights:
         version: Updates made when they were taken.
         acting: Module state for the env runners.
         target: Target network for the reanalyze workers; None without any.
-        nbytes: Size of both.
+        nbytes: Size of `acting`.
     """
 
     version: int
@@ -67,18 +67,18 @@ class LearnerThread(threading.Thread):
 
     def __init__(self, make: Callable[[Update], None], capacity: int) -> None:
         super().__init__(name="ezm-learner", daemon=True)
-        self._make = make
-        self._waiting: queue.Queue[Update | None] = queue.Queue(capacity)
+        self._make, self._capacity = make, capacity
+        self._waiting: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Update | Exception] = queue.SimpleQueue()
         self.idle_seconds = 0.0
 
     def has_room(self) -> bool:
         """Whether `give` takes a batch now."""
-        return not self._waiting.full()
+        return self._waiting.qsize() < self._capacity
 
     def give(self, update: Update) -> None:
         """Let it be made after those given before."""
-        self._waiting.put_nowait(update)
+        self._waiting.put(update)
 
     def take(self) -> list[Update]:
         """Updates made since the last call, in order.
@@ -113,6 +113,5 @@ class LearnerThread(threading.Thread):
 
     def end(self) -> None:
         """After the updates that wait, if it still runs."""
-        if self.is_alive():
-            self._waiting.put(None)
-            self.join()
+        self._waiting.put(None)
+        self.join()

@@ -15,6 +15,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
+from rllib_ezm.env_runner_starts import TARGETS
 from rllib_ezm.learner_thread import Batch, LearnerThread, Update, Weights
 from rllib_ezm.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
 from rllib_ezm.seeding import derived_seed
@@ -218,7 +219,7 @@ class Pipeline:
             version,
             ray.put(acting),
             None if target is None else ray.put(target),
-            sum(x.nbytes for x in tree.flatten((acting, target)) if isinstance(x, np.ndarray)),
+            sum(x.nbytes for x in tree.flatten(acting) if isinstance(x, np.ndarray)),
         )
 
     # Reanalyze workers.
@@ -231,7 +232,7 @@ class Pipeline:
             max_restarts=-1,
         )(ReanalyzeWorker)
         seeds = [
-            None if config.seed is None else derived_seed(config.seed, index, len(REANALYZE))
+            None if config.seed is None else derived_seed(config.seed, TARGETS, index)
             for index in range(config.num_reanalyze_workers)
         ]
         workers = [remote.remote(config, seed) for seed in seeds]

@@ -11,8 +11,9 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.actor_manager import FaultAwareApply
 
+from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
-from rllib_ezm.rl_module import make_settings
+from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
 from rllib_ezm.seeding import seed_generators
 
 PREFIX = "reanalyzed_"
@@ -40,16 +41,7 @@ class ReanalyzeWorker(FaultAwareApply):
         self._device = torch.device("cuda" if use_gpu else "cpu")
         module.to(self._device)
         self._model = module.model.eval()
-        settings = make_settings(module.model_config["search"])
-        assert settings is not None, "the config is validated"
-        self._reanalyzer = Reanalyzer(
-            module.planner(self._model),
-            settings,
-            unroll_steps=config.unroll_steps,
-            td_steps=config.td_steps,
-            discount=config.gamma,
-            ratio=config.reanalyze_ratio,
-        )
+        self._reanalyzer = make_reanalyzer(config, module, self._model)
         self._version: int | None = None
 
     def reanalyze(self, batch: Batch, weights: ray.ObjectRef, version: int) -> Batch:
@@ -71,6 +63,25 @@ class ReanalyzeWorker(FaultAwareApply):
             for name, x in reanalyzed.items()
             if x is not None
         }
+
+
+def make_reanalyzer(config: Any, module: EZMTorchRLModule, model: WorldModel) -> Reanalyzer:
+    """Targets with the network `model` of a module, as the config sets them.
+
+    Raises:
+        ValueError: The config has no search.
+    """
+    settings = make_settings(module.model_config["search"])
+    if settings is None:
+        raise ValueError("Training needs a search: set num_simulations >= 1.")
+    return Reanalyzer(
+        module.planner(model),
+        settings,
+        unroll_steps=config.unroll_steps,
+        td_steps=config.td_steps,
+        discount=config.gamma,
+        ratio=config.reanalyze_ratio,
+    )
 
 
 def is_reanalyzed(batch: dict[str, Any]) -> bool:

@@ -134,9 +134,8 @@ def test_training_goes_on_when_an_env_runner_is_killed(algorithm: EZM) -> None:
     assert_sound(algorithm, train(algorithm))
 
 
+@pytest.mark.parametrize("algorithm", [2], indirect=True, ids=["2 reanalyze workers"])
 def test_training_goes_on_when_a_reanalyze_worker_is_killed(algorithm: EZM) -> None:
-    if algorithm.pipeline._workers is None:
-        return
     worker = algorithm.pipeline._workers.actors()[0]
     pid = ray.get(worker.apply.remote(lambda worker: os.getpid()))
     os.kill(pid, signal.SIGKILL)

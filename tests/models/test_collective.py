@@ -48,7 +48,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory):
     return run_ranks(on_rank, 2, tmp_path_factory.mktemp("gloo"))
 
 
-def test_two_halves_of_a_batch_are_the_batch(halves, tmp_path: Path):
+def test_two_halves_of_a_batch_are_the_batch(halves):
     whole = gradients_and_statistics(slice(None), Collective())
     for part in halves:
         for found, expected in zip(part, whole, strict=True):
