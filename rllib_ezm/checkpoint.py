@@ -19,7 +19,7 @@ import pyarrow.fs
 from rllib_ezm.errors import UserError
 
 MANIFEST_FILE = "ezm_manifest.json"
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("rllib-ezm", "ray", "torch", "numpy", "gymnasium", "mujoco", "dm-control")
 
 _BLOCK = 2**22

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.config_checks import check_settings
-from rllib_ezm.env_runner import ENV_NAME, MultiTaskEnvRunner
+from rllib_ezm.cross_task import CrossTaskExploration
+from rllib_ezm.env_runner import ENV_NAME, TASK_ID, MultiTaskEnvRunner
 from rllib_ezm.evaluation import evaluate_per_task
 from rllib_ezm.replay.checks import required_bytes
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
@@ -66,6 +68,7 @@ class EZMConfig(AlgorithmConfig):
         self.replay_ratio = 0.3
         self.num_steps_sampled_before_learning_starts = 1000
         self.num_random_steps = 1000
+        self.cross_task_probability = 0.0
         self.weight_sync_interval = 5
         self.value_mixing = "variance"
         self.value_mixing_age = 200_000
@@ -180,6 +183,7 @@ class EZMConfig(AlgorithmConfig):
         replay_ratio: float = NotProvided,
         num_steps_sampled_before_learning_starts: int = NotProvided,
         num_random_steps: int = NotProvided,
+        cross_task_probability: float = NotProvided,
         weight_sync_interval: int = NotProvided,
         value_mixing: str = NotProvided,
         value_mixing_age: int = NotProvided,
@@ -210,6 +214,8 @@ class EZMConfig(AlgorithmConfig):
                 start of learning; enforced, so that results do not depend on the machine's speed.
             num_steps_sampled_before_learning_starts: Env steps (all tasks) before the first update.
             num_random_steps: Env steps (all tasks) with uniformly random actions.
+            cross_task_probability: Share of the training episodes that begin with the policy of
+                another task of equal observation and action dims, for 100 decisions in the mean.
             weight_sync_interval: Updates between two weight transfers to the env runners.
             value_mixing: "variance" (paper 4.1), "age" (released code), "td" or "search".
             value_mixing_age: "age": samples older than this many transitions use the search value.
@@ -363,6 +369,17 @@ class EZMConfig(AlgorithmConfig):
                 weights from before them; then they wait for it.
         """
         return self._set({k: v for k, v in locals().items() if k != "self"})
+
+    @override(AlgorithmConfig)
+    def build_env_to_module_connector(
+        self, env: Any = None, spaces: Any = None, device: Any = None
+    ) -> ConnectorV2:
+        pipeline = super().build_env_to_module_connector(env, spaces, device)
+        if self.cross_task_probability:
+            pipeline.prepend(
+                CrossTaskExploration(self.get_task_set(), self.cross_task_probability, TASK_ID)
+            )
+        return pipeline
 
     def paper(self) -> EZMConfig:
         """Every choice of ALGORITHM.md's "paper" column at once."""

@@ -86,7 +86,13 @@ CHOICES = {
     "train_precision": PRECISIONS,
     "inference_precision": PRECISIONS,
 }
-FRACTIONS = ("priority_alpha", "priority_beta", "min_importance_weight", "reanalyze_ratio")
+FRACTIONS = (
+    "priority_alpha",
+    "priority_beta",
+    "min_importance_weight",
+    "reanalyze_ratio",
+    "cross_task_probability",
+)
 
 
 def check_settings(config: EZMConfig, fail: Fail) -> None:

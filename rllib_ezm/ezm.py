@@ -31,7 +31,7 @@ from rllib_ezm.env_runner import (
 )
 from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.learner_thread import Batch, Update
-from rllib_ezm.pipeline import Pipeline
+from rllib_ezm.pipeline import STAGES, Pipeline
 from rllib_ezm.protocol import protocol_name
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.resume import ResumableAlgorithm
@@ -85,6 +85,7 @@ class EZM(ResumableAlgorithm):
         self.begin_run()
         self.seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
         self.pipeline = Pipeline(self) if settings.asynchronous else None
+        self._stage_seconds = dict.fromkeys(STAGES, 0.0)
 
     @property
     def num_updates_due(self) -> int:
@@ -99,6 +100,8 @@ class EZM(ResumableAlgorithm):
         results: dict[str, Any] = super().step()
         # RLlib reduces the training metrics before it evaluates, so a logged value would be stale.
         results["evaluation_score_mean"] = self.evaluation_score_mean
+        if self.pipeline is not None:
+            results["limited_by"] = self._limiting_stage(self.pipeline)
         results["protocol"] = protocol_name(self.config.env_config["termination"])
         return results
 
@@ -262,6 +265,13 @@ class EZM(ResumableAlgorithm):
                     )
         self.metrics.log_value("weight_bytes_sent", pipeline.bytes_sent, reduce="item")
         self.metrics.log_value("learner_idle_s", pipeline.idle_seconds, reduce="item")
+        for stage, value in pipeline.stage_seconds.items():
+            self.metrics.log_value(("stage_seconds", stage), value, reduce="item")
+
+    def _limiting_stage(self, pipeline: Pipeline) -> str:
+        """Who all others waited for most of the time since the last call."""
+        before, self._stage_seconds = self._stage_seconds, pipeline.stage_seconds
+        return max(STAGES, key=lambda stage: self._stage_seconds[stage] - before[stage])
 
     @override(ResumableAlgorithm)
     def come_to_rest(self) -> None:

@@ -70,7 +70,14 @@ class LearnerThread(threading.Thread):
         self._make, self._capacity = make, capacity
         self._waiting: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Update | Exception] = queue.SimpleQueue()
+        self._given = self._finished = 0
         self.idle_seconds = 0.0
+        self.busy_seconds = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was given is made."""
+        return self._finished == self._given
 
     def has_room(self) -> bool:
         """Whether `give` takes a batch now."""
@@ -78,6 +85,7 @@ class LearnerThread(threading.Thread):
 
     def give(self, update: Update) -> None:
         """Let it be made after those given before."""
+        self._given += 1
         self._waiting.put(update)
 
     def take(self) -> list[Update]:
@@ -109,7 +117,9 @@ class LearnerThread(threading.Thread):
                 self._done.put(error)
                 return
             update.seconds = time.perf_counter() - start
+            self.busy_seconds += update.seconds
             self._done.put(update)
+            self._finished += 1
 
     def end(self) -> None:
         """After the updates that wait, if it still runs."""

@@ -27,6 +27,14 @@ COLLECT, REANALYZE = "collect", "reanalyze"
 IDLE_SECONDS = 0.002
 STALENESS_WINDOW = 1000
 
+LEARNERS, ENV_RUNNERS, REANALYZE_WORKERS, DRIVER = STAGES = (
+    "learners",
+    "env_runners",
+    "reanalyze_workers",
+    "driver",
+)
+"""Who can be the one that all others wait for; the driver samples batches and evaluates."""
+
 
 class Pipeline:
     """Keeps env runners, reanalyze workers and learners busy, each with its next piece of work.
@@ -59,12 +67,15 @@ class Pipeline:
         self._thread = LearnerThread(self._make, config.max_queued_batches)
         self._thread.start()
         self.bytes_sent = 0
+        self._waits = dict.fromkeys((ENV_RUNNERS, REANALYZE_WORKERS, DRIVER), 0.0)
+        self._watched = time.perf_counter()
         self.staleness: dict[str, deque[int]] = {
             name: deque(maxlen=STALENESS_WINDOW) for name in ("acting", "targets", "priorities")
         }
 
     def advance(self) -> None:
         """Go on until as many env steps are in as one fragment of every slot holds."""
+        self._watch(DRIVER)
         algorithm = self._algorithm
         slots = len(algorithm.task_statistics.specs) * self._config.env_config["envs_per_task"]
         enough = algorithm.num_env_steps + slots * self._config.rollout_fragment_length
@@ -100,8 +111,33 @@ class Pipeline:
         """Seconds that the learners had nothing to do."""
         return self._thread.idle_seconds
 
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds that the learners worked (`LEARNERS`), or had nothing to do because of whom."""
+        return {LEARNERS: self._thread.busy_seconds, **self._waits}
+
+    def _watch(self, cause: str | None = None) -> None:
+        """Book the time since the last call: if the learners are idle, on who keeps them waiting.
+
+        Args:
+            cause: Who, if not to be found out.
+        """
+        now = time.perf_counter()
+        if self._thread.is_idle:
+            self._waits[cause or self._cause_of_waiting()] += now - self._watched
+        self._watched = now
+
+    def _cause_of_waiting(self) -> str:
+        if self._on_the_way:
+            return REANALYZE_WORKERS
+        oldest = min(self._collecting.values(), default=math.inf)
+        nothing_due = self._given >= self._algorithm.num_updates_due
+        too_old = self._given >= oldest + self._config.max_weight_age
+        return ENV_RUNNERS if nothing_due or too_old else DRIVER
+
     def _turn(self, *, begin: bool = True) -> bool:
         """Take in what is ready, hand out what is due; whether anything was."""
+        self._watch()
         busy = self._take_in_env_steps()
         busy |= self._take_in_updates()
         if self._workers is not None:

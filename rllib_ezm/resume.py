@@ -61,8 +61,8 @@ class ResumableAlgorithm(EnvRunnerStarts):
 
     `save_to_path` writes RLlib's files, the replay buffer as plain arrays under `replay/`, and a
     manifest with the checksums of all of them, first under a temporary name. Restoring compares
-    them. RLlib's own files (weights, optimiser, counters, config) are pickles, as in any of its
-    checkpoints: load only those that you trust.
+    them. The weights are a safetensors file; RLlib's own files (optimiser, counters, config) are
+    pickles, as in any of its checkpoints: load only those that you trust.
     """
 
     replay_buffer: MultiTaskReplayBuffer

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.fs
+import safetensors.numpy
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
+from rllib_ezm.cross_task import ACTING_TASK
 from rllib_ezm.losses.variance_window import VarianceWindow
 from rllib_ezm.models.precision import autocast
 from rllib_ezm.models.unroll import unroll_world_model
@@ -20,6 +25,9 @@ from rllib_ezm.search.settings import SearchSettings
 
 SEARCH_VALUE = "search_value"
 SEARCH_ACTION = "search_action"
+
+WEIGHTS_FILE = "weights.safetensors"
+"""The module's weights in its folder of a checkpoint."""
 
 
 class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
@@ -60,6 +68,46 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """The learner's own parts: 3.2 M of 16.1 M parameters and the target network stay home."""
         return ["target_model", "variance_window", "model.projector", "model.predictor"]
 
+    @override(TorchRLModule)
+    def save_to_path(
+        self,
+        path: str | Path | None = None,
+        *,
+        state: dict[str, Any] | None = None,
+        filesystem: pyarrow.fs.FileSystem | None = None,
+        use_msgpack: bool = False,
+    ) -> str:
+        """RLlib's files, but the weights in `WEIGHTS_FILE`, which can be read without unpickling.
+
+        For inference without RLlib: `safetensors.torch.load_file(folder / WEIGHTS_FILE)`.
+        """
+        weights = self.get_state() if state is None else state
+        folder: str = super().save_to_path(
+            path, state={"weights": WEIGHTS_FILE}, filesystem=filesystem, use_msgpack=use_msgpack
+        )
+        arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
+        disk = filesystem or pyarrow.fs.LocalFileSystem()
+        with disk.open_output_stream(f"{folder}/{WEIGHTS_FILE}") as file:
+            file.write(safetensors.numpy.save(arrays))
+        return folder
+
+    @override(TorchRLModule)
+    def restore_from_path(
+        self,
+        path: str | Path,
+        *,
+        component: str | None = None,
+        filesystem: pyarrow.fs.FileSystem | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes over the weights of a folder that `save_to_path` wrote."""
+        if component is not None:
+            raise ValueError(f"The module has no component {component!r} to restore.")
+        if filesystem is None:
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(str(path))
+        with filesystem.open_input_stream(f"{path}/{WEIGHTS_FILE}") as file:
+            self.set_state(safetensors.numpy.load(file.read()))
+
     def planner(self, model: WorldModel) -> Planner:
         """A planner over the online or the target network."""
         config = self.model_config
@@ -75,6 +123,12 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         plan = self._plan(batch, self.settings)
         action = plan.action
+        borrowed = self._borrowed_rows(batch)
+        if len(borrowed):
+            acting = {"task_id": batch[ACTING_TASK], "obs": batch[Columns.OBS]["obs"]}
+            acting = {key: rows[borrowed] for key, rows in acting.items()}
+            other = self._plan({Columns.OBS: acting}, self.settings).action
+            action = action.index_copy(0, borrowed, other)
         if kwargs.get("t", self.random_steps) < self.random_steps:
             mask = self.action_mask[batch[Columns.OBS]["task_id"].long()]
             action = (2.0 * torch.rand_like(action) - 1.0) * mask
@@ -98,6 +152,12 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         task_ids = observations["task_id"].long()
         inference = self._planner.root(observations["obs"].float(), task_ids)
         return self._planner.plan(inference.root, task_ids, settings)
+
+    @staticmethod
+    def _borrowed_rows(batch: dict[str, Any]) -> torch.Tensor:
+        """Rows [M] in which another task's policy acts, see `CrossTaskExploration`."""
+        own = batch[Columns.OBS]["task_id"]
+        return torch.nonzero(batch.get(ACTING_TASK, own) != own).flatten()
 
     @staticmethod
     def _to_columns(action: torch.Tensor, plan: Plan) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.inspection import inspect_checkpoint
+from rllib_ezm.pipeline import STAGES
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 
@@ -83,6 +84,29 @@ def assert_sound(algorithm: EZM, result: dict[str, Any]) -> None:
         assert "targets" not in staleness
     assert result["weight_bytes_sent"] > 0
     assert result["learner_idle_s"] > 0
+    seconds = result["stage_seconds"]
+    assert set(seconds) == set(STAGES)
+    assert result["limited_by"] in STAGES
+    assert seconds["learners"] > 0
+    if not algorithm.config.num_reanalyze_workers:
+        assert seconds["reanalyze_workers"] == 0
+
+
+def test_the_stage_that_keeps_the_others_waiting_is_named(ray_cluster: None) -> None:
+    """Hardly any update is due; every update takes long."""
+    both = asynchronous_config(0).tasks(["gym:Pendulum-v1"], max_episode_steps=20)
+    for config, stage in (
+        (both.copy(copy_frozen=False).training(replay_ratio=0.01), "env_runners"),
+        (
+            both.copy(copy_frozen=False).training(train_batch_size_per_learner=400),
+            "learners",
+        ),
+    ):
+        algorithm = config.build_algo()
+        try:
+            assert train(algorithm, 4)["limited_by"] == stage
+        finally:
+            algorithm.stop()
 
 
 def test_everybody_works_at_the_enforced_replay_ratio(algorithm: EZM) -> None:

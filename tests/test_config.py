@@ -23,6 +23,7 @@ WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
     "replay_ratio": ([0.0, -1, math.inf, "high"], r"> 0|finite number"),
     "num_steps_sampled_before_learning_starts": ([-1, 1e3], "integer >= 0"),
     "num_random_steps": ([-1, None], "integer >= 0"),
+    "cross_task_probability": ([-0.1, 1.1, None], r"\[0, 1\]|finite number"),
     "weight_sync_interval": ([0], "integer >= 1"),
     "value_mixing": (["mixed", None], "variance.*age.*td.*search"),
     "value_mixing_age": ([-1, 2e5], "integer >= 0"),

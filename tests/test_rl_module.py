@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from oracles.tiny import build_module, scripted_task, tiny_config
 from ray.rllib.core.columns import Columns
@@ -10,7 +12,13 @@ from ray.rllib.core.columns import Columns
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.models.policy_distribution import MAX_ACTION
 from rllib_ezm.models.unroll import Unroll
-from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE, prefix_mask
+from rllib_ezm.rl_module import (
+    SEARCH_ACTION,
+    SEARCH_VALUE,
+    WEIGHTS_FILE,
+    EZMTorchRLModule,
+    prefix_mask,
+)
 
 LEARNER_ONLY = ("target_model", "variance_window", "model.projector", "model.predictor")
 
@@ -159,3 +167,38 @@ def test_training_unrolls_every_step() -> None:
     assert unroll.latent_predictions.shape == unroll.latent_targets.shape == (2, 4, 32)
     assert not unroll.latent_targets.requires_grad
     assert unroll.latent_predictions.requires_grad
+
+
+def assert_same_weights(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert set(ours) == set(theirs)
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0)
+
+
+def test_weights_are_saved_so_that_they_can_be_read_without_unpickling(tmp_path: Path) -> None:
+    module = build_module(two_task_config())
+    module.save_to_path(tmp_path)
+    assert_same_weights(
+        module.state_dict(), safetensors.torch.load_file(tmp_path / WEIGHTS_FILE, "cpu")
+    )
+    restored = EZMTorchRLModule.from_checkpoint(tmp_path)
+    assert_same_weights(module.state_dict(), restored.state_dict())
+    for file in tmp_path.glob("*.pkl"):
+        assert file.stat().st_size < 20_000, "settings, but no weights"
+
+
+def test_only_the_state_that_is_given_is_saved(tmp_path: Path) -> None:
+    module = build_module(two_task_config())
+    state = module.get_state(inference_only=True)
+    module.save_to_path(tmp_path, state=state)
+    acting = build_module(two_task_config(), inference_only=True)
+    acting.restore_from_path(tmp_path.as_posix())
+    inference = {name: module.state_dict()[name] for name in state}
+    assert_same_weights(acting.state_dict(), inference)
+
+
+def test_a_module_has_no_components_to_restore(tmp_path: Path) -> None:
+    module = build_module(two_task_config())
+    with pytest.raises(ValueError, match="no component 'actor'"):
+        module.restore_from_path(tmp_path, component="actor")

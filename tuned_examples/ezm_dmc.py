@@ -37,11 +37,12 @@ config = (
     .replay(capacity_per_task=200_000)
     .training(
         gamma=0.99,
-        lr=[[0, 1e-3], [50_000, 1e-3], [100_000, 1e-4]],
+        lr=[[0, 1e-3], [75_000, 1e-3], [100_000, 1e-4]],
         train_batch_size_per_learner=66,
         replay_ratio=0.5,
         num_steps_sampled_before_learning_starts=3000,
         num_random_steps=3000,
+        cross_task_probability=0.25,
         weight_sync_interval=10,
         target_tau=0.02,
         value_mixing="td",

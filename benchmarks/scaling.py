@@ -1,0 +1,254 @@
+"""How many env runners, reanalyze workers and GPUs keep a learner busy: measured stages, a model.
+
+Measured here, on one pinned core: CPU seconds of acting and simulation per env step, of the
+targets of a batch, of a gradient step, of sampling a batch; bytes of a batch with targets and of
+the weights that env runners get. Counted: operations of the networks and operator dispatches.
+
+Modelled: a device takes `max(operations / rate, dispatches * launch)` for a stage. Rate and launch
+time are assumptions that you give; what is printed is no measurement of a GPU. Stages overlap
+perfectly, the network and Ray cost nothing.
+
+    python benchmarks/scaling.py [tuned_examples/ezm_hard.py] [--tflops 300] [--launch-us 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from learner import gradient_step, make_targets
+from timing import count_dispatches, interleaved, pin
+from torch.utils.flop_counter import FlopCounterMode
+from train_step import replay_batch
+
+from rllib_ezm import EZMConfig
+from rllib_ezm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.ezm import to_chunk
+from rllib_ezm.models import WorldModel, WorldModelSpec
+from rllib_ezm.models.precision import has_native_bfloat16
+from rllib_ezm.models.unroll import unroll_world_model
+from rllib_ezm.reanalyze import Reanalyzer
+from rllib_ezm.replay import MultiTaskReplayBuffer
+from rllib_ezm.rl_module import make_settings
+from rllib_ezm.search.planner import Planner
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage's share of an update.
+
+    Attributes:
+        cpu_seconds: On one core, measured.
+        flops: Of its matrix products, counted.
+        dispatches: Operators, counted.
+    """
+
+    cpu_seconds: float
+    flops: int
+    dispatches: int
+
+    def seconds(self, flops_per_second: float, launch_seconds: float) -> float:
+        """On a device, modelled."""
+        return max(self.flops / flops_per_second, self.dispatches * launch_seconds)
+
+
+def measure(call: Callable[[], object], rounds: int) -> Stage:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        call()
+    dispatches = count_dispatches(call)
+    seconds = interleaved({"stage": call}, rounds)["stage"]
+    return Stage(float(np.median(seconds)), counter.get_total_flops(), dispatches)
+
+
+def spec_of(config: EZMConfig) -> WorldModelSpec:
+    tasks = config.get_task_set()
+    return WorldModelSpec(
+        obs_dim=tasks.obs_dim,
+        action_dim=tasks.action_dim,
+        num_tasks=tasks.num_tasks,
+        **config.model_config["world_model"],
+    )
+
+
+def measure_network_stages(config: EZMConfig, rounds: int) -> dict[str, Stage]:
+    """Targets of a batch (full reanalyze, bf16 where there is) and its gradient step (fp32)."""
+    spec, size = spec_of(config), config.total_train_batch_size
+    settings = make_settings(config.model_config["search"])
+    model, batch = WorldModel(spec), replay_batch(spec, size)
+    precision = "bfloat16" if has_native_bfloat16("cpu") else "float32"
+    planner = Planner(
+        copy.deepcopy(model), torch.ones(spec.num_tasks, spec.action_dim), precision=precision
+    )
+    reanalyze = Reanalyzer(
+        planner,
+        settings,
+        unroll_steps=config.unroll_steps,
+        td_steps=config.td_steps,
+        discount=config.gamma,
+    )
+    candidates = settings.num_candidates if config.policy_loss == "distribution" else 0
+    targets = make_targets(spec, size, num_candidates=candidates)
+    steps = config.unroll_steps
+    inputs = (batch["obs"][:, : steps + 1], batch["actions"][:, :steps], batch["task_ids"])
+    update = gradient_step(model, unroll_world_model, torch.float32, targets, inputs)
+    return {
+        "reanalyze": measure(lambda: reanalyze(batch), rounds),
+        "update": measure(update, rounds),
+    }
+
+
+def measure_collection(config: EZMConfig, rounds: int) -> tuple[dict[str, float], int, int]:
+    """CPU seconds per env step with search, without, and per batch drawn; bytes.
+
+    Returns:
+        The seconds, the bytes of a batch with its targets, those of the weights of a transfer.
+    """
+    config = config.copy(copy_frozen=False).training(num_random_steps=0)
+    runner, at_random = (MultiTaskEnvRunner(config=config) for _ in range(2))
+    tasks = config.get_task_set()
+    segment = config.unroll_steps + config.td_steps + 1
+    buffer = MultiTaskReplayBuffer(
+        num_tasks=tasks.num_tasks,
+        capacity_per_task=10_000,
+        obs_dim=tasks.obs_dim,
+        action_dim=tasks.action_dim,
+        unroll_steps=config.unroll_steps,
+        td_steps=config.td_steps,
+    )
+    with torch.no_grad():
+        for chunk in runner.sample(num_timesteps=4 * segment * runner.num_envs):
+            buffer.add(to_chunk(chunk))
+        steps = 8 * runner.num_envs
+        seconds = interleaved(
+            {
+                "act": lambda: runner.sample(num_timesteps=steps),
+                "simulate": lambda: at_random.sample(num_timesteps=steps, random_actions=True),
+                "draw": lambda: buffer.sample(config.total_train_batch_size),
+            },
+            rounds,
+        )
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    medians["act"] /= steps
+    medians["simulate"] /= steps
+    batch = buffer.sample(config.total_train_batch_size)
+    roots, dims = config.total_train_batch_size * (config.unroll_steps + 1), tasks.action_dim
+    per_root = 3 + dims  # two values, a variance, an action
+    if config.policy_loss == "distribution":
+        per_root += config.num_candidates * (dims + 1)
+    weights = runner.module.get_state(inference_only=True)
+    return (
+        medians,
+        sum(column.nbytes for column in batch.values()) + 4 * roots * per_root,
+        sum(np.asarray(array).nbytes for array in weights.values()),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What keeps the learner busy.
+
+    Attributes:
+        updates: Per second.
+        reanalyze_workers: Processes (CPU) or devices that make targets in that time.
+        cores: CPU cores of env runners.
+        megabytes: Per second, to the learner (batches with targets) and to the env runners.
+        limit: The stage that the driver cannot speed up with more machines, if it is the limit.
+    """
+
+    updates: float
+    reanalyze_workers: float
+    cores: float
+    megabytes: float
+    limit: str
+
+
+def plan(
+    update_seconds: float,
+    reanalyze_seconds: float,
+    seconds: dict[str, float],
+    config: EZMConfig,
+    bytes_of: tuple[int, int],
+) -> Plan:
+    """Env runners and reanalyze workers for the learner's own pace, or for the driver's."""
+    pace = max(update_seconds, seconds["draw"])
+    updates = 1.0 / pace
+    env_steps = updates / config.replay_ratio
+    cores = env_steps * seconds["act"]
+    batch, weights = bytes_of
+    transfers = cores * updates / config.weight_sync_interval
+    return Plan(
+        updates=updates,
+        reanalyze_workers=reanalyze_seconds / pace,
+        cores=cores,
+        megabytes=(batch * updates + weights * transfers) / 1e6,
+        limit="driver" if pace > update_seconds else "learner",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(__file__).parents[1] / "tuned_examples" / "ezm_dmc.py"
+    parser.add_argument("file", type=Path, nargs="?", default=default)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tflops", type=float, default=300.0, help="assumed rate of a GPU")
+    parser.add_argument("--launch-us", type=float, default=5.0, help="assumed time per dispatch")
+    parser.add_argument("--json", type=Path, help="also write every figure here")
+    args = parser.parse_args()
+    config = runpy.run_path(str(args.file))["config"].copy(copy_frozen=False)
+    config.validate()
+    core = pin()
+    torch.manual_seed(0)
+    stages = measure_network_stages(config, args.rounds)
+    seconds, *bytes_of = measure_collection(config, args.rounds)
+    print(f"{args.file.name}: batch {config.total_train_batch_size}, core {core}; measured")
+    for name, stage in stages.items():
+        print(
+            f"  {name:<10}{1e3 * stage.cpu_seconds:12.1f} ms {stage.flops / 1e9:10.1f} GFLOP "
+            f"{stage.dispatches:7d} dispatches"
+        )
+    for name, value in seconds.items():
+        print(f"  {name:<10}{1e3 * value:12.3f} ms per {'batch' if name == 'draw' else 'env step'}")
+    print(f"  bytes: {bytes_of[0]:,} a batch with targets, {bytes_of[1]:,} a weight transfer")
+    rate, launch = 1e12 * args.tflops, 1e-6 * args.launch_us
+    modelled = {name: stage.seconds(rate, launch) for name, stage in stages.items()}
+    plans = {
+        "learner on a core": plan(
+            stages["update"].cpu_seconds, stages["reanalyze"].cpu_seconds, seconds, config, bytes_of
+        ),
+        "one GPU for both": plan(sum(modelled.values()), 0.0, seconds, config, bytes_of),
+        "learner on a GPU": plan(
+            modelled["update"], modelled["reanalyze"], seconds, config, bytes_of
+        ),
+    }
+    print(f"model ({args.tflops:g} TFLOP/s, {args.launch_us:g} us a dispatch; no GPU was used)")
+    print(f"  {'':<20}{'updates/s':>10}{'reanalyze':>10}{'cores':>8}{'MB/s':>9}  limit")
+    for name, what in plans.items():
+        print(
+            f"  {name:<20}{what.updates:10.1f}{what.reanalyze_workers:10.2f}{what.cores:8.1f}"
+            f"{what.megabytes:9.1f}  {what.limit}"
+        )
+    if args.json:
+        report = {
+            "stages": {name: dataclasses.asdict(stage) for name, stage in stages.items()},
+            "seconds": seconds,
+            "bytes": bytes_of,
+            "plans": {name: dataclasses.asdict(what) for name, what in plans.items()},
+        }
+        args.json.write_text(json.dumps(report, indent=1))
+    gpu = plans["learner on a GPU"]
+    print(
+        f"\nupdates={gpu.updates:.4g} reanalyze_gpus={gpu.reanalyze_workers:.4g} "
+        f"cores={gpu.cores:.4g} limit={gpu.limit}"
+    )
+
+
+if __name__ == "__main__":
+    main()
