@@ -125,6 +125,8 @@ class EZMConfig(AlgorithmConfig):
         self.min_importance_weight = 0.1
         self.max_replay_bytes: int | None = 16 * 2**30
         self.store_buffer_in_checkpoints = True
+        self.num_replay_actors = 0
+        self.num_cpus_per_replay_actor = 1
 
         # .asynchrony()
         self.asynchronous = False
@@ -134,6 +136,7 @@ class EZMConfig(AlgorithmConfig):
         self.max_queued_batches = 4
         self.max_updates_behind = 50
         self.max_weight_age = 100
+        self.weights_on_the_wire = "float32"
 
     def tasks(
         self,
@@ -327,6 +330,8 @@ class EZMConfig(AlgorithmConfig):
         min_importance_weight: float = NotProvided,
         max_replay_bytes: int | None = NotProvided,
         store_buffer_in_checkpoints: bool = NotProvided,
+        num_replay_actors: int = NotProvided,
+        num_cpus_per_replay_actor: float = NotProvided,
     ) -> EZMConfig:
         """Set the replay buffer (section 4.2).
 
@@ -338,6 +343,9 @@ class EZMConfig(AlgorithmConfig):
             min_importance_weight: Floor of the max-normalised importance weights.
             max_replay_bytes: Budget in bytes; training refuses to start above it. None: no limit.
             store_buffer_in_checkpoints: Write the buffer into checkpoints.
+            num_replay_actors: Processes that hold the rings of a group of tasks each, possibly on
+                other machines; 0: all are in the algorithm's process.
+            num_cpus_per_replay_actor: Ray's CPUs of each.
         """
         return self._set({k: v for k, v in locals().items() if k != "self"})
 
@@ -351,6 +359,7 @@ class EZMConfig(AlgorithmConfig):
         max_queued_batches: int = NotProvided,
         max_updates_behind: int = NotProvided,
         max_weight_age: int = NotProvided,
+        weights_on_the_wire: str = NotProvided,
     ) -> EZMConfig:
         """Collect, reanalyze and learn at the same time (Figure 2(D)) or one after the other.
 
@@ -367,6 +376,8 @@ class EZMConfig(AlgorithmConfig):
             max_updates_behind: Env runners pause where more updates are due than this.
             max_weight_age: Updates that the learners may make while an env runner acts with the
                 weights from before them; then they wait for it.
+            weights_on_the_wire: "float32", or "bfloat16": matrices travel to env runners and
+                reanalyze workers at half their size.
         """
         return self._set({k: v for k, v in locals().items() if k != "self"})
 

@@ -50,6 +50,7 @@ INTEGERS_FROM = {
     "policy_candidates": 0,
     "max_replay_bytes": 1,
     "num_reanalyze_workers": 0,
+    "num_replay_actors": 0,
     "max_queued_batches": 1,
     "max_updates_behind": 0,
     "max_weight_age": 1,
@@ -68,6 +69,7 @@ NON_NEGATIVE = (
     "path_consistency_coeff",
     "num_cpus_per_reanalyze_worker",
     "num_gpus_per_reanalyze_worker",
+    "num_cpus_per_replay_actor",
 )
 POSITIVE = ("replay_ratio", "wide_std_factor", "minmax_delta", "grad_clip")
 FINITE = ("entropy_coeff", "value_clip_min", "log_std_min", "log_std_max")
@@ -85,6 +87,7 @@ CHOICES = {
     "value_reduction": VALUE_REDUCTIONS,
     "train_precision": PRECISIONS,
     "inference_precision": PRECISIONS,
+    "weights_on_the_wire": ("float32", "bfloat16"),
 }
 FRACTIONS = (
     "priority_alpha",
@@ -242,6 +245,16 @@ def _check_batch(config: EZMConfig, tasks: TaskSet, fail: Fail) -> None:
         fail(
             f"capacity_per_task={config.capacity_per_task} cannot hold one segment of "
             f"unroll_steps + td_steps + 1 = {segment} states: raise it."
+        )
+    if config.num_replay_actors > tasks.num_tasks:
+        fail(
+            f"num_replay_actors={config.num_replay_actors} share the rings of "
+            f"{tasks.num_tasks} tasks: use at most {tasks.num_tasks}."
+        )
+    if config.num_replay_actors and not config.independent_replay:
+        fail(
+            "independent_replay=False has one ring for all tasks, which cannot be shared out: "
+            "use num_replay_actors=0."
         )
     if config.policy_loss == "distribution" and config.reanalyze_ratio < 1.0:
         fail(

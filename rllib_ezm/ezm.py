@@ -34,6 +34,7 @@ from rllib_ezm.learner_thread import Batch, Update
 from rllib_ezm.pipeline import STAGES, Pipeline
 from rllib_ezm.protocol import protocol_name
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
+from rllib_ezm.replay_actors import ReplayActors
 from rllib_ezm.resume import ResumableAlgorithm
 from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
 from rllib_ezm.statistics import TaskStatistics
@@ -62,20 +63,7 @@ class EZM(ResumableAlgorithm):
         self.task_statistics = TaskStatistics(
             tasks.specs, settings.metrics_num_episodes_for_smoothing
         )
-        self.replay_buffer = MultiTaskReplayBuffer(
-            num_tasks=tasks.num_tasks,
-            capacity_per_task=settings.capacity_per_task,
-            obs_dim=tasks.obs_dim,
-            action_dim=tasks.action_dim,
-            unroll_steps=settings.unroll_steps,
-            td_steps=settings.td_steps,
-            priority_alpha=settings.priority_alpha,
-            priority_beta=settings.priority_beta,
-            min_weight=settings.min_importance_weight,
-            independent=settings.independent_replay,
-            max_bytes=settings.max_replay_bytes,
-            seed=settings.seed,
-        )
+        self.replay_buffer = make_replay_buffer(settings)
         logger.warning("EZM: %s.", settings.describe())
         self.num_updates = 0
         self.evaluation_score_mean = 0.0
@@ -287,6 +275,8 @@ class EZM(ResumableAlgorithm):
     def cleanup(self) -> None:
         if getattr(self, "pipeline", None) is not None:
             self.pipeline.end()
+        if isinstance(getattr(self, "replay_buffer", None), ReplayActors):
+            self.replay_buffer.end()
         super().cleanup()
 
     @classmethod
@@ -298,14 +288,42 @@ class EZM(ResumableAlgorithm):
             "CPU": settings.num_cpus_per_reanalyze_worker,
             "GPU": settings.num_gpus_per_reanalyze_worker,
         }
+        replay = {"CPU": settings.num_cpus_per_replay_actor}
         # At the end: RLlib finds the bundles of its own actors by their position.
         return PlacementGroupFactory(
-            [*request.bundles, *[worker] * settings.num_reanalyze_workers],
+            [
+                *request.bundles,
+                *[worker] * settings.num_reanalyze_workers,
+                *[replay] * settings.num_replay_actors,
+            ],
             strategy=request.strategy,
         )
 
 
 register_trainable("EZM", EZM)
+
+
+def make_replay_buffer(config: EZMConfig) -> MultiTaskReplayBuffer | ReplayActors:
+    """The empty buffer of a config, in this process or in actors."""
+    tasks = config.get_task_set()
+    settings: dict[str, Any] = {
+        "num_tasks": tasks.num_tasks,
+        "capacity_per_task": config.capacity_per_task,
+        "obs_dim": tasks.obs_dim,
+        "action_dim": tasks.action_dim,
+        "unroll_steps": config.unroll_steps,
+        "td_steps": config.td_steps,
+        "priority_alpha": config.priority_alpha,
+        "priority_beta": config.priority_beta,
+        "min_weight": config.min_importance_weight,
+        "max_bytes": config.max_replay_bytes,
+        "seed": config.seed,
+    }
+    if config.num_replay_actors:
+        return ReplayActors(
+            config.num_replay_actors, num_cpus=config.num_cpus_per_replay_actor, **settings
+        )
+    return MultiTaskReplayBuffer(independent=config.independent_replay, **settings)
 
 
 def dealt(batch: dict[str, Any], num_learners: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rllib_ezm.env_runner_starts import TARGETS
 from rllib_ezm.learner_thread import Batch, LearnerThread, Update, Weights
 from rllib_ezm.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
 from rllib_ezm.seeding import derived_seed
+from rllib_ezm.wire import from_wire, to_wire
 
 if TYPE_CHECKING:
     from rllib_ezm.ezm import EZM
@@ -251,6 +252,8 @@ class Pipeline:
         target = None
         if self._config.num_reanalyze_workers:
             target = next(iter(group.foreach_learner(_target_weights))).get()
+        if self._config.weights_on_the_wire == "bfloat16":
+            acting, target = to_wire(acting), to_wire(target)
         return Weights(
             version,
             ray.put(acting),
@@ -314,7 +317,7 @@ class Pipeline:
 
 def _collect_with(runner: MultiTaskEnvRunner, weights: ray.ObjectRef | None) -> Collected:
     if weights is not None and runner.started:
-        runner.set_state(ray.get(weights))
+        runner.set_state(from_wire(ray.get(weights)))
     return runner.collect()
 
 

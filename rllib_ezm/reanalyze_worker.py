@@ -15,6 +15,7 @@ from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
 from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
 from rllib_ezm.seeding import seed_generators
+from rllib_ezm.wire import from_wire
 
 PREFIX = "reanalyzed_"
 """Of the columns of a batch that hold its targets."""
@@ -53,7 +54,7 @@ class ReanalyzeWorker(FaultAwareApply):
             version: Of these weights; they are fetched only if this worker has others.
         """
         if version != self._version:
-            state = ray.get(weights)
+            state = from_wire(ray.get(weights))
             self._model.load_state_dict({n: torch.as_tensor(x) for n, x in state.items()})
             self._version = version
         tensors = {name: torch.as_tensor(x).to(self._device) for name, x in batch.items()}

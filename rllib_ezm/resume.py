@@ -26,6 +26,7 @@ from rllib_ezm.env_runner_starts import DRIVER, LEARNER, EnvRunnerStarts
 from rllib_ezm.errors import UserError
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
+from rllib_ezm.replay_actors import ReplayActors
 from rllib_ezm.seeding import derived_seed, seed_generators
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
     pickles, as in any of its checkpoints: load only those that you trust.
     """
 
-    replay_buffer: MultiTaskReplayBuffer
+    replay_buffer: MultiTaskReplayBuffer | ReplayActors
     num_updates: int
     evaluation_score_mean: float
     _learning_start: int | None

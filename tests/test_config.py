@@ -87,6 +87,8 @@ WRONG_REPLAY: dict[str, tuple[list[Any], str]] = {
     "min_importance_weight": ([-0.1, 1.1], r"\[0, 1\]"),
     "max_replay_bytes": ([0, 1e9], "integer >= 1, or None"),
     "store_buffer_in_checkpoints": ([1], "True or False"),
+    "num_replay_actors": ([-1, 1.5, 99], "integer >= 0|use at most"),
+    "num_cpus_per_replay_actor": ([-1, None], ">= 0|finite number"),
 }
 WRONG_ASYNCHRONY: dict[str, tuple[list[Any], str]] = {
     "asynchronous": (["yes"], "True or False"),
@@ -96,6 +98,7 @@ WRONG_ASYNCHRONY: dict[str, tuple[list[Any], str]] = {
     "max_queued_batches": ([0, None], "integer >= 1"),
     "max_updates_behind": ([-1, 0.5], "integer >= 0"),
     "max_weight_age": ([0], "integer >= 1"),
+    "weights_on_the_wire": (["float16"], "float32.*bfloat16"),
 }
 WRONG = {
     "training": WRONG_TRAINING,
