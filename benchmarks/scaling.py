@@ -17,6 +17,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import math
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,10 @@ def measure_network_stages(config: EZMConfig, rounds: int) -> dict[str, Stage]:
     model, batch = WorldModel(spec), replay_batch(spec, size)
     precision = "bfloat16" if has_native_bfloat16("cpu") else "float32"
     planner = Planner(
-        copy.deepcopy(model), torch.ones(spec.num_tasks, spec.action_dim), precision=precision
+        copy.deepcopy(model),
+        torch.ones(spec.num_tasks, spec.action_dim),
+        precision=precision,
+        chunk_size=size * (config.unroll_steps + 1),  # at once, as a GPU does
     )
     reanalyze = Reanalyzer(
         planner,
@@ -159,7 +163,7 @@ class Plan:
         updates: Per second.
         reanalyze_workers: Processes (CPU) or devices that make targets in that time.
         cores: CPU cores of env runners.
-        megabytes: Per second, to the learner (batches with targets) and to the env runners.
+        megabytes: Per second, to the learner (batches with targets) and to the env runners' nodes.
         limit: The stage that the driver cannot speed up with more machines, if it is the limit.
     """
 
@@ -176,6 +180,7 @@ def plan(
     seconds: dict[str, float],
     config: EZMConfig,
     bytes_of: tuple[int, int],
+    cores_per_node: int,
 ) -> Plan:
     """Env runners and reanalyze workers for the learner's own pace, or for the driver's."""
     pace = max(update_seconds, seconds["draw"])
@@ -183,7 +188,8 @@ def plan(
     env_steps = updates / config.replay_ratio
     cores = env_steps * seconds["act"]
     batch, weights = bytes_of
-    transfers = cores * updates / config.weight_sync_interval
+    nodes = math.ceil(cores / cores_per_node)  # those of a node share one copy
+    transfers = nodes * updates / config.weight_sync_interval
     return Plan(
         updates=updates,
         reanalyze_workers=reanalyze_seconds / pace,
@@ -200,6 +206,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tflops", type=float, default=300.0, help="assumed rate of a GPU")
     parser.add_argument("--launch-us", type=float, default=5.0, help="assumed time per dispatch")
+    parser.add_argument("--cores-per-node", type=int, default=64)
     parser.add_argument("--json", type=Path, help="also write every figure here")
     args = parser.parse_args()
     config = runpy.run_path(str(args.file))["config"].copy(copy_frozen=False)
@@ -219,14 +226,12 @@ def main() -> None:
     print(f"  bytes: {bytes_of[0]:,} a batch with targets, {bytes_of[1]:,} a weight transfer")
     rate, launch = 1e12 * args.tflops, 1e-6 * args.launch_us
     modelled = {name: stage.seconds(rate, launch) for name, stage in stages.items()}
+    cpu = {name: stage.cpu_seconds for name, stage in stages.items()}
+    rest = (seconds, config, bytes_of, args.cores_per_node)
     plans = {
-        "learner on a core": plan(
-            stages["update"].cpu_seconds, stages["reanalyze"].cpu_seconds, seconds, config, bytes_of
-        ),
-        "one GPU for both": plan(sum(modelled.values()), 0.0, seconds, config, bytes_of),
-        "learner on a GPU": plan(
-            modelled["update"], modelled["reanalyze"], seconds, config, bytes_of
-        ),
+        "learner on a core": plan(cpu["update"], cpu["reanalyze"], *rest),
+        "one GPU for both": plan(sum(modelled.values()), 0.0, *rest),
+        "learner on a GPU": plan(modelled["update"], modelled["reanalyze"], *rest),
     }
     print(f"model ({args.tflops:g} TFLOP/s, {args.launch_us:g} us a dispatch; no GPU was used)")
     print(f"  {'':<20}{'updates/s':>10}{'reanalyze':>10}{'cores':>8}{'MB/s':>9}  limit")

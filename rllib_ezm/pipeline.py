@@ -130,7 +130,8 @@ class Pipeline:
 
     def _cause_of_waiting(self) -> str:
         if self._on_the_way:
-            return REANALYZE_WORKERS
+            ready = self._workers is None or is_reanalyzed(self._on_the_way[0].batch)
+            return DRIVER if ready else REANALYZE_WORKERS
         oldest = min(self._collecting.values(), default=math.inf)
         nothing_due = self._given >= self._algorithm.num_updates_due
         too_old = self._given >= oldest + self._config.max_weight_age

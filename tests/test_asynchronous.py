@@ -93,14 +93,12 @@ def assert_sound(algorithm: EZM, result: dict[str, Any]) -> None:
 
 
 def test_the_stage_that_keeps_the_others_waiting_is_named(ray_cluster: None) -> None:
-    """Hardly any update is due; every update takes long."""
-    both = asynchronous_config(0).tasks(["gym:Pendulum-v1"], max_episode_steps=20)
+    """A simulation of 200 ms a fragment, and hardly an update; then updates of a large batch."""
+    slow = asynchronous_config(0).tasks(["dmc:humanoid-run"], action_repeat=20)
+    fast = asynchronous_config(0).tasks(["gym:Pendulum-v1"], max_episode_steps=20)
     for config, stage in (
-        (both.copy(copy_frozen=False).training(replay_ratio=0.01), "env_runners"),
-        (
-            both.copy(copy_frozen=False).training(train_batch_size_per_learner=400),
-            "learners",
-        ),
+        (slow.training(replay_ratio=0.01), "env_runners"),
+        (fast.training(train_batch_size_per_learner=400), "learners"),
     ):
         algorithm = config.build_algo()
         try:
