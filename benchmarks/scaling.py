@@ -24,15 +24,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learner import gradient_step, make_targets
+from learner import UNROLL_STEPS, gradient_step, make_targets
+from sizes import model_of
 from timing import count_dispatches, interleaved, pin
 from torch.utils.flop_counter import FlopCounterMode
-from train_step import replay_batch
+from train_step import TD_STEPS, replay_batch
 
 from rllib_ezm import EZMConfig
 from rllib_ezm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.ezm import to_chunk
-from rllib_ezm.models import WorldModel, WorldModelSpec
+from rllib_ezm.models import WorldModel
 from rllib_ezm.models.precision import has_native_bfloat16
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.reanalyze import Reanalyzer
@@ -69,19 +70,9 @@ def measure(call: Callable[[], object], rounds: int) -> Stage:
     return Stage(float(np.median(seconds)), counter.get_total_flops(), dispatches)
 
 
-def spec_of(config: EZMConfig) -> WorldModelSpec:
-    tasks = config.get_task_set()
-    return WorldModelSpec(
-        obs_dim=tasks.obs_dim,
-        action_dim=tasks.action_dim,
-        num_tasks=tasks.num_tasks,
-        **config.model_config["world_model"],
-    )
-
-
 def measure_network_stages(config: EZMConfig, rounds: int) -> dict[str, Stage]:
     """Targets of a batch (full reanalyze, bf16 where there is) and its gradient step (fp32)."""
-    spec, size = spec_of(config), config.total_train_batch_size
+    spec, size = model_of(config), config.total_train_batch_size
     settings = make_settings(config.model_config["search"])
     model, batch = WorldModel(spec), replay_batch(spec, size)
     precision = "bfloat16" if has_native_bfloat16("cpu") else "float32"
@@ -164,7 +155,7 @@ class Plan:
         reanalyze_workers: Processes (CPU) or devices that make targets in that time.
         cores: CPU cores of env runners.
         megabytes: Per second, to the learner (batches with targets) and to the env runners' nodes.
-        limit: The stage that the driver cannot speed up with more machines, if it is the limit.
+        limit: "learner", or "driver" where it draws batches more slowly than the learner uses them.
     """
 
     updates: float
@@ -211,6 +202,8 @@ def main() -> None:
     args = parser.parse_args()
     config = runpy.run_path(str(args.file))["config"].copy(copy_frozen=False)
     config.validate()
+    if (config.unroll_steps, config.td_steps) != (UNROLL_STEPS, TD_STEPS):
+        parser.error(f"the segments measured have unroll_steps={UNROLL_STEPS}, td_steps={TD_STEPS}")
     core = pin()
     torch.manual_seed(0)
     stages = measure_network_stages(config, args.rounds)

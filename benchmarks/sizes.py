@@ -21,7 +21,11 @@ def default_suite() -> EZMConfig:
 
 def default_suite_model() -> WorldModelSpec:
     """The networks of `tuned_examples/ezm_dmc.py`."""
-    config = default_suite()
+    return model_of(default_suite())
+
+
+def model_of(config: EZMConfig) -> WorldModelSpec:
+    """The networks of a config."""
     tasks = config.get_task_set()
     return WorldModelSpec(
         obs_dim=tasks.obs_dim,

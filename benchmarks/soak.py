@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import random
 import runpy
@@ -24,7 +25,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 
 from rllib_ezm import EZM, EZMConfig
@@ -72,8 +72,12 @@ def runner_pids(algorithm: EZM) -> list[int]:
 
 
 def megabytes(pid: int) -> float:
-    """Memory of a process that no other one shares."""
-    return float(psutil.Process(pid).memory_full_info().uss / 1e6)
+    """Memory of a process that no other one shares; 0 for one that has just been killed."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1e3
 
 
 def counts_agree(algorithm: EZM, result: dict[str, Any]) -> bool:
@@ -122,7 +126,7 @@ def main() -> None:
                 "kills": killer.kills,
                 "restarts": algorithm.num_env_runner_restarts,
                 "driver_mb": round(megabytes(os.getpid()), 1),
-                "runners_mb": round(max(megabytes(pid) for pid in runner_pids(algorithm)), 1),
+                "runners_mb": round(max(megabytes(pid) for pid in killer.pids), 1),
                 "score": round(result["normalized_score_mean"], 4),
                 "agree": agree,
             }
@@ -135,8 +139,9 @@ def main() -> None:
                     writer.writerows(rows)
     killer.over.set()
     algorithm.stop()
-    full = [row for row in rows if row["buffer"] == rows[-1]["buffer"]]
-    growth = full[-1]["driver_mb"] / full[len(full) // 10]["driver_mb"] - 1
+    tasks = algorithm.config.get_task_set().num_tasks
+    full = [row for row in rows if row["env_steps"] >= tasks * options.capacity]
+    growth = full[-1]["driver_mb"] / full[len(full) // 10]["driver_mb"] - 1 if full else math.nan
     print(
         f"kills={killer.kills} restarts={rows[-1]['restarts']} env_steps={rows[-1]['env_steps']} "
         f"updates={rows[-1]['updates']} agree={agree} driver_growth_when_full={growth:.3f}"

@@ -65,7 +65,7 @@ def _swap(temporary: Path, target: Path, previous: Path) -> None:
 @contextmanager
 def writable_folder(target: str | Path, filesystem: pyarrow.fs.FileSystem | None) -> Iterator[Path]:
     """A local folder whose content is at `target` afterwards: moved there, or uploaded."""
-    filesystem, place = _resolve(target, filesystem)
+    filesystem, place = resolve(target, filesystem)
     if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
         with whole_folder(Path(place)) as folder:
             yield folder
@@ -78,7 +78,7 @@ def writable_folder(target: str | Path, filesystem: pyarrow.fs.FileSystem | None
 @contextmanager
 def readable_folder(source: str | Path, filesystem: pyarrow.fs.FileSystem | None) -> Iterator[Path]:
     """The checkpoint `source` as a local folder: itself, or a download of it."""
-    filesystem, place = _resolve(source, filesystem)
+    filesystem, place = resolve(source, filesystem)
     if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
         yield Path(place)
         return
@@ -87,10 +87,15 @@ def readable_folder(source: str | Path, filesystem: pyarrow.fs.FileSystem | None
         yield Path(name)
 
 
-def _resolve(
+def resolve(
     path: str | Path, filesystem: pyarrow.fs.FileSystem | None
 ) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The file system of a path or URI, and the place on it."""
+    """The file system of a path or URI, and the place on it.
+
+    Args:
+        path: Local, relative or not, or a URI; a place on `filesystem` if that is given.
+        filesystem: None for that of `path`.
+    """
     if filesystem is not None:
         return filesystem, str(path)
     if isinstance(path, Path) or "://" not in path:

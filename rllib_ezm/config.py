@@ -13,7 +13,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_ezm.config_checks import check_settings
 from rllib_ezm.cross_task import CrossTaskExploration
-from rllib_ezm.env_runner import ENV_NAME, TASK_ID, MultiTaskEnvRunner
+from rllib_ezm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.evaluation import evaluate_per_task
 from rllib_ezm.replay.checks import required_bytes
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
@@ -217,8 +217,8 @@ class EZMConfig(AlgorithmConfig):
                 start of learning; enforced, so that results do not depend on the machine's speed.
             num_steps_sampled_before_learning_starts: Env steps (all tasks) before the first update.
             num_random_steps: Env steps (all tasks) with uniformly random actions.
-            cross_task_probability: Share of the training episodes that begin with the policy of
-                another task of equal observation and action dims, for 100 decisions in the mean.
+            cross_task_probability: Share of the training decisions that are another task's, of
+                equal observation and action dims, in stretches of 100 decisions in the mean.
             weight_sync_interval: Updates between two weight transfers to the env runners.
             value_mixing: "variance" (paper 4.1), "age" (released code), "td" or "search".
             value_mixing_age: "age": samples older than this many transitions use the search value.
@@ -387,9 +387,7 @@ class EZMConfig(AlgorithmConfig):
     ) -> ConnectorV2:
         pipeline = super().build_env_to_module_connector(env, spaces, device)
         if self.cross_task_probability:
-            pipeline.prepend(
-                CrossTaskExploration(self.get_task_set(), self.cross_task_probability, TASK_ID)
-            )
+            pipeline.prepend(CrossTaskExploration(self.get_task_set(), self.cross_task_probability))
         return pipeline
 
     def paper(self) -> EZMConfig:

@@ -1,4 +1,4 @@
-"""Exploration with other tasks' policies: a training episode may begin with one of them.
+"""Exploration with other tasks' policies: they act for a while in training episodes.
 
 What another task has learned (to stand up, say) is data that the own policy may be far from
 finding. Cf. QMP, which shares behaviours in this way at every step (arXiv:2302.00671).
@@ -13,39 +13,40 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 
+from rllib_ezm.env_runner import TASK_ID
 from rllib_ezm.tasks.multitask import TaskSet
 
 ACTING_TASK = "acting_task"
-"""Batch column [B]: the task whose policy acts. Also, in an episode's `custom_data`, the other task
-that acts at its beginning, until `HANDOVER_STEP`."""
+"""Batch column [B], and key of an episode's `custom_data`: the task whose policy acts."""
 
-HANDOVER_STEP = "handover_step"
-"""Key of `custom_data`: the decision from which the episode's own policy acts."""
+NEXT_DRAW = "next_draw"
+"""Key of an episode's `custom_data`: the decision at which the acting task is drawn anew."""
 
-MEAN_BORROWED_STEPS = 100
-"""Mean of the (geometric) number of decisions by the other task's policy."""
+MEAN_STRETCH = 100
+"""Mean of the (geometric) number of decisions from one draw to the next."""
 
 
 class CrossTaskExploration(ConnectorV2):
     """Env-to-module connector that adds the column `ACTING_TASK` while exploring.
 
-    Only a task with the same observation and action dims lends its policy. Drawn with NumPy's
-    global generator.
+    Each episode is cut into stretches of `MEAN_STRETCH` decisions in the mean; the policy that acts
+    in a stretch is another task's with `probability`, so that it meets the states in which the own
+    policy may be stuck. Only a task with the same observation and action dims lends its policy.
+    Drawn with NumPy's global generator.
 
     Args:
         tasks: The task set.
-        probability: Share of the training episodes that begin with another task's policy.
-        task_key: Key of an episode's `custom_data` that holds its task id.
+        probability: Share of the stretches in which another task's policy acts.
     """
 
-    def __init__(self, tasks: TaskSet, probability: float, task_key: str) -> None:
+    def __init__(self, tasks: TaskSet, probability: float) -> None:
         super().__init__()
         dims = list(zip(tasks.obs_dims, tasks.action_dims, strict=True))
         self._lenders = [
             [other for other in range(len(dims)) if other != task and dims[other] == dims[task]]
             for task in range(len(dims))
         ]
-        self._probability, self._task_key = probability, task_key
+        self._probability = probability
 
     @override(ConnectorV2)
     def __call__(
@@ -65,10 +66,9 @@ class CrossTaskExploration(ConnectorV2):
 
     def _acting_task(self, episode: SingleAgentEpisode) -> int:
         data = episode.custom_data
-        if HANDOVER_STEP not in data:
-            lenders = self._lenders[data[self._task_key]]
+        if episode.t >= data.get(NEXT_DRAW, 0):
+            lenders = self._lenders[data[TASK_ID]]
             borrow = lenders and np.random.random() < self._probability
-            data[HANDOVER_STEP] = np.random.geometric(1 / MEAN_BORROWED_STEPS) if borrow else 0
-            data[ACTING_TASK] = np.random.choice(lenders) if borrow else None
-        own = data[self._task_key]
-        return int(own if episode.t >= data[HANDOVER_STEP] else data[ACTING_TASK])
+            data[ACTING_TASK] = np.random.choice(lenders) if borrow else data[TASK_ID]
+            data[NEXT_DRAW] = episode.t + np.random.geometric(1 / MEAN_STRETCH)
+        return int(data[ACTING_TASK])

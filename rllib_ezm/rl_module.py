@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
+from rllib_ezm.checkpoint import resolve
 from rllib_ezm.cross_task import ACTING_TASK
 from rllib_ezm.losses.variance_window import VarianceWindow
 from rllib_ezm.models.precision import autocast
@@ -82,14 +84,14 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         For inference without RLlib: `safetensors.torch.load_file(folder / WEIGHTS_FILE)`.
         """
         weights = self.get_state() if state is None else state
-        folder: str = super().save_to_path(
-            path, state={"weights": WEIGHTS_FILE}, filesystem=filesystem, use_msgpack=use_msgpack
+        disk, place = resolve(tempfile.mkdtemp() if path is None else path, filesystem)
+        super().save_to_path(
+            place, state={"weights": WEIGHTS_FILE}, filesystem=disk, use_msgpack=use_msgpack
         )
         arrays = {name: np.asarray(array, order="C") for name, array in weights.items()}
-        disk = filesystem or pyarrow.fs.LocalFileSystem()
-        with disk.open_output_stream(f"{folder}/{WEIGHTS_FILE}") as file:
+        with disk.open_output_stream(f"{place}/{WEIGHTS_FILE}") as file:
             file.write(safetensors.numpy.save(arrays))
-        return folder
+        return place
 
     @override(TorchRLModule)
     def restore_from_path(
@@ -103,9 +105,8 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """Takes over the weights of a folder that `save_to_path` wrote."""
         if component is not None:
             raise ValueError(f"The module has no component {component!r} to restore.")
-        if filesystem is None:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(str(path))
-        with filesystem.open_input_stream(f"{path}/{WEIGHTS_FILE}") as file:
+        disk, place = resolve(path, filesystem)
+        with disk.open_input_stream(f"{place}/{WEIGHTS_FILE}") as file:
             self.set_state(safetensors.numpy.load(file.read()))
 
     def planner(self, model: WorldModel) -> Planner:
@@ -123,12 +124,8 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         plan = self._plan(batch, self.settings)
         action = plan.action
-        borrowed = self._borrowed_rows(batch)
-        if len(borrowed):
-            acting = {"task_id": batch[ACTING_TASK], "obs": batch[Columns.OBS]["obs"]}
-            acting = {key: rows[borrowed] for key, rows in acting.items()}
-            other = self._plan({Columns.OBS: acting}, self.settings).action
-            action = action.index_copy(0, borrowed, other)
+        if ACTING_TASK in batch:
+            action = self._borrow(action, batch)
         if kwargs.get("t", self.random_steps) < self.random_steps:
             mask = self.action_mask[batch[Columns.OBS]["task_id"].long()]
             action = (2.0 * torch.rand_like(action) - 1.0) * mask
@@ -153,11 +150,15 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         inference = self._planner.root(observations["obs"].float(), task_ids)
         return self._planner.plan(inference.root, task_ids, settings)
 
-    @staticmethod
-    def _borrowed_rows(batch: dict[str, Any]) -> torch.Tensor:
-        """Rows [M] in which another task's policy acts, see `CrossTaskExploration`."""
-        own = batch[Columns.OBS]["task_id"]
-        return torch.nonzero(batch.get(ACTING_TASK, own) != own).flatten()
+    def _borrow(self, action: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        """Actions [B, A] with those rows replaced in which another task's policy acts."""
+        observations, acting = batch[Columns.OBS], batch[ACTING_TASK]
+        rows = torch.nonzero(acting != observations["task_id"]).flatten()
+        if not len(rows):
+            return action
+        borrowing = {"obs": observations["obs"][rows], "task_id": acting[rows]}
+        other = self._plan({Columns.OBS: borrowing}, self.settings).action
+        return action.index_copy(0, rows, other)
 
     @staticmethod
     def _to_columns(action: torch.Tensor, plan: Plan) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.inspection import inspect_checkpoint
 from rllib_ezm.pipeline import STAGES
+from rllib_ezm.wire import from_wire, to_wire
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 
@@ -43,6 +44,7 @@ def asynchronous_config(num_reanalyze_workers: int) -> EZMConfig:
             max_queued_batches=3,
             max_updates_behind=10,
             max_weight_age=20,
+            weights_on_the_wire="bfloat16" if num_reanalyze_workers else "float32",
         )
         .training(replay_ratio=RATIO)
         .reporting(min_sample_timesteps_per_iteration=100)
@@ -126,6 +128,17 @@ def test_env_runners_act_with_recent_weights(algorithm: EZM) -> None:
         lambda runner: runner._weights_seq_no, local_env_runner=False
     )
     assert min(versions) > algorithm.num_updates - 20
+
+
+def test_weights_arrive_as_they_travel(algorithm: EZM) -> None:
+    train(algorithm, 1)
+    states = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner.module.get_state(), local_env_runner=False
+    )
+    matrices = [x for state in states for x in state.values() if np.ndim(x) >= 2]
+    assert matrices
+    rounded = all(np.array_equal(x, from_wire(to_wire(x))) for x in matrices)
+    assert rounded == (algorithm.config.weights_on_the_wire == "bfloat16")
 
 
 def test_a_checkpoint_holds_all_that_was_under_way(algorithm: EZM, tmp_path: Path) -> None:

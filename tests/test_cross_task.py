@@ -12,8 +12,8 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.cross_task import (
     ACTING_TASK,
-    HANDOVER_STEP,
-    MEAN_BORROWED_STEPS,
+    MEAN_STRETCH,
+    NEXT_DRAW,
     CrossTaskExploration,
 )
 from rllib_ezm.env_runner import TASK_ID, MultiTaskEnvRunner
@@ -32,7 +32,7 @@ def acting_tasks(
     probability: float, episodes: list[SingleAgentEpisode], *, explore: bool = True
 ) -> dict[str, Any]:
     tasks = config_with(probability).get_task_set()
-    connector = CrossTaskExploration(tasks, probability, TASK_ID)
+    connector = CrossTaskExploration(tasks, probability)
     batch = connector(rl_module=None, batch={}, episodes=episodes, explore=explore)
     return {key[0]: items[0] for key, items in batch.get(ACTING_TASK, {}).items()}
 
@@ -43,7 +43,7 @@ def episode_of(task: int, **data: Any) -> SingleAgentEpisode:
     return episode
 
 
-def test_the_share_of_episodes_that_begin_with_another_policy() -> None:
+def test_the_share_of_stretches_in_which_another_policy_acts() -> None:
     np.random.seed(0)
     episodes = [episode_of(task) for task in range(4) for _ in range(1000)]
     acting = acting_tasks(0.25, episodes)
@@ -55,18 +55,19 @@ def test_the_share_of_episodes_that_begin_with_another_policy() -> None:
         if lenders:
             assert abs(borrowed.mean() - 0.25) < 0.05
             assert abs((drawn == lenders[0]).sum() / borrowed.sum() - 0.5) < 0.12
-            steps = [episode.custom_data[HANDOVER_STEP] for episode in own]
-            assert min(np.array(steps)[borrowed]) >= 1
-            assert abs(np.mean(np.array(steps)[borrowed]) / MEAN_BORROWED_STEPS - 1) < 0.25
+            steps = [episode.custom_data[NEXT_DRAW] for episode in own]
+            assert min(steps) >= 1
+            assert abs(np.mean(steps) / MEAN_STRETCH - 1) < 0.1
 
 
-def test_the_policy_is_handed_over_once() -> None:
-    episode = episode_of(0, **{HANDOVER_STEP: 2, ACTING_TASK: 3})
+def test_a_policy_acts_until_the_next_draw() -> None:
+    episode = episode_of(0, **{NEXT_DRAW: 2, ACTING_TASK: 3})
     acting = []
-    for t in range(5):
+    for t in range(3):
         episode.t = t
-        acting.append(acting_tasks(0.5, [episode])[episode.id_])
-    assert acting == [3, 3, 0, 0, 0]
+        acting.append(acting_tasks(0.0, [episode])[episode.id_])
+    assert acting == [3, 3, 0]
+    assert episode.custom_data[NEXT_DRAW] > 2
 
 
 def test_without_exploration_nothing_is_borrowed() -> None:

@@ -198,6 +198,15 @@ def test_only_the_state_that_is_given_is_saved(tmp_path: Path) -> None:
     assert_same_weights(acting.state_dict(), inference)
 
 
+def test_a_module_is_saved_to_a_uri_and_to_a_folder_of_its_own(tmp_path: Path) -> None:
+    module = build_module(two_task_config())
+    for folder in (module.save_to_path(f"file://{tmp_path}/uri"), module.save_to_path()):
+        assert (Path(folder) / WEIGHTS_FILE).is_file()
+        restored = build_module(two_task_config())
+        restored.restore_from_path(f"file://{folder}")
+        assert_same_weights(module.state_dict(), restored.state_dict())
+
+
 def test_a_module_has_no_components_to_restore(tmp_path: Path) -> None:
     module = build_module(two_task_config())
     with pytest.raises(ValueError, match="no component 'actor'"):
