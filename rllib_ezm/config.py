@@ -85,6 +85,7 @@ class EZMConfig(AlgorithmConfig):
         self.target_tau = 0.001
         self.target_period = 1
         self.reanalyze_ratio = 1.0
+        self.replayed_candidate = False
         self.train_precision = "float32"
         self.max_consecutive_nonfinite_updates = 10
 
@@ -203,6 +204,7 @@ class EZMConfig(AlgorithmConfig):
         target_tau: float = NotProvided,
         target_period: int = NotProvided,
         reanalyze_ratio: float = NotProvided,
+        replayed_candidate: bool = NotProvided,
         train_precision: str = NotProvided,
         max_consecutive_nonfinite_updates: int = NotProvided,
         **kwargs: Any,
@@ -236,6 +238,8 @@ class EZMConfig(AlgorithmConfig):
             target_tau: EMA step of the target network, in (0, 1].
             target_period: Updates between two EMA steps.
             reanalyze_ratio: Share of each batch that is searched anew.
+            replayed_candidate: The action that was taken in a replayed state, by whatever policy,
+                is one of its candidates when it is searched anew.
             train_precision: "float32", "bfloat16" autocast of the unroll, or "auto": bfloat16 where
                 the device has it natively.
             max_consecutive_nonfinite_updates: An update with a non-finite loss or gradient is

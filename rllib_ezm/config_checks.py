@@ -76,6 +76,7 @@ FINITE = ("entropy_coeff", "value_clip_min", "log_std_min", "log_std_max")
 BOOLEANS = (
     "use_gumbel_noise",
     "squashed_entropy",
+    "replayed_candidate",
     "wide_candidates_at_eval",
     "independent_replay",
     "store_buffer_in_checkpoints",
@@ -151,6 +152,12 @@ def _check_rllib_settings(config: EZMConfig, fail: Fail) -> None:
 
 
 def _check_asynchrony(config: EZMConfig, fail: Fail) -> None:
+    if config.evaluation_parallel_to_training:
+        fail(
+            "EZM trains beside an evaluation where .asynchrony(True) is set and the evaluation has "
+            "env runners of its own (evaluation_num_env_runners=1): leave "
+            "evaluation_parallel_to_training at False."
+        )
     if not config.asynchronous:
         if config.num_reanalyze_workers:
             fail(
@@ -271,6 +278,8 @@ def _check_search(config: EZMConfig, fail: Fail) -> None:
             SearchSettings(**options["evaluation_search"])
     except (TypeError, ValueError) as error:
         fail(f"search(): {error}")
+    if config.replayed_candidate and config.num_candidates < 2:
+        fail("replayed_candidate=True leaves nothing of num_candidates=1 to the policy: use 2.")
 
 
 def _is_integer(value: Any) -> bool:

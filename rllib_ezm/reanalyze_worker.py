@@ -82,6 +82,7 @@ def make_reanalyzer(config: Any, module: EZMTorchRLModule, model: WorldModel) ->
         td_steps=config.td_steps,
         discount=config.gamma,
         ratio=config.reanalyze_ratio,
+        replayed_candidate=config.replayed_candidate,
     )
 
 

@@ -40,6 +40,7 @@ WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
     "target_tau": ([0.0, 1.1, None], r"\(0, 1\]"),
     "target_period": ([0], "integer >= 1"),
     "reanalyze_ratio": ([-0.1, 1.1, None], r"\[0, 1\]|finite number"),
+    "replayed_candidate": ([1, None], "True or False"),
     "train_precision": (["fp32", "float16"], "bfloat16"),
     "max_consecutive_nonfinite_updates": ([0, 2.5, None], "integer >= 1"),
     "lr": ([0.0, -1e-4, "fast"], "number > 0 or a schedule|list of 2 or more"),
@@ -203,6 +204,12 @@ def test_wrong_task_names_and_options_are_refused_at_once() -> None:
     [
         (lambda c: c.training(train_batch_size_per_learner=1), "use at least 2"),
         (
+            lambda c: c.search(num_simulations=1, num_candidates=1, policy_candidates=1).training(
+                replayed_candidate=True
+            ),
+            "leaves nothing",
+        ),
+        (
             lambda c: c.training(policy_loss="distribution", reanalyze_ratio=0.5),
             "use reanalyze_ratio=1",
         ),
@@ -230,6 +237,14 @@ def test_wrong_task_names_and_options_are_refused_at_once() -> None:
                 .learners(num_learners=1)
             ),
             "less than weight_sync_interval=5",
+        ),
+        (
+            lambda c: c.evaluation(
+                evaluation_parallel_to_training=True,
+                evaluation_interval=1,
+                evaluation_num_env_runners=1,
+            ),
+            "beside an evaluation",
         ),
     ],
 )

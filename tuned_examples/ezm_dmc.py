@@ -43,6 +43,7 @@ config = (
         num_steps_sampled_before_learning_starts=3000,
         num_random_steps=3000,
         cross_task_probability=0.25,
+        replayed_candidate=True,
         weight_sync_interval=10,
         target_tau=0.02,
         value_mixing="td",

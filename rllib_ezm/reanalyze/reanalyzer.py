@@ -41,6 +41,7 @@ class Reanalyzer:
         td_steps: n.
         discount: gamma per decision.
         ratio: Share of the segments searched anew; the rest keeps the stored acting-time targets.
+        replayed_candidate: Whether the action that was taken in a state is one of its candidates.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Reanalyzer:
         td_steps: int,
         discount: float,
         ratio: float = 1.0,
+        replayed_candidate: bool = False,
     ) -> None:
         self.planner, self.settings = planner, settings
         self.unroll_steps, self.td_steps, self.discount = unroll_steps, td_steps, discount
         self.ratio = ratio
+        self.replayed_candidate = replayed_candidate
 
     @torch.no_grad()
     def __call__(self, batch: dict[str, torch.Tensor]) -> Reanalyzed:
@@ -84,7 +87,16 @@ class Reanalyzer:
         if count:
             root = RootOutput(*(_segments(x, size, states, searched, rows) for x in inference.root))
             chosen = task_ids if rows is None else task_ids[rows]
-            plan = self.planner.plan(root, chosen.repeat_interleave(searched), self.settings)
+            replayed_action = None
+            if self.replayed_candidate:
+                taken = batch["actions"] if rows is None else batch["actions"][rows]
+                replayed_action = taken.flatten(0, 1)
+            plan = self.planner.plan(
+                root,
+                chosen.repeat_interleave(searched),
+                self.settings,
+                replayed_action=replayed_action,
+            )
             fresh_value = plan.value.view(count, searched)
             fresh_action = plan.action.view(count, searched, -1)
             if rows is None:

@@ -124,6 +124,7 @@ def gumbel_search(
     settings: SearchSettings,
     noise: SearchNoise | None = None,
     generator: torch.Generator | None = None,
+    replayed_action: torch.Tensor | None = None,
     one_by_one: bool = False,
 ) -> SearchOutput:
     """Search B roots at once; one model call per round of sequential halving.
@@ -140,6 +141,7 @@ def gumbel_search(
         settings: Sizes and constants.
         noise: The randomness; drawn with `generator` if None.
         generator: Random generator on the roots' device.
+        replayed_action: [B, A], takes the place of the last candidate.
         one_by_one: Evaluate one leaf per root and model call, and update all statistics after
             each: S calls, the order of the released code. For comparison.
 
@@ -160,9 +162,11 @@ def gumbel_search(
         noise = draw_noise(batch, action_dim, settings, root.value.device, dtype, generator)
     elif generator is not None:
         raise ValueError("give noise or generator, not both: given noise needs no generator")
-    _check_shapes(root, task_ids, action_mask, settings, noise)
+    _check_shapes(root, task_ids, action_mask, settings, noise, replayed_action)
 
-    candidates, prior_logits = _root_candidates(root, action_mask, settings, noise.root)
+    candidates, prior_logits = _root_candidates(
+        root, action_mask, settings, noise.root, replayed_action
+    )
     first_score = noise.gumbel + prior_logits
     prior = torch.softmax(prior_logits, dim=-1)
     survivors = first_score.argsort(dim=-1, descending=True, stable=True)
@@ -244,7 +248,11 @@ def _tree_rows(index: torch.Tensor) -> torch.Tensor:
 
 
 def _root_candidates(
-    root: RootOutput, action_mask: torch.Tensor, settings: SearchSettings, noise: torch.Tensor
+    root: RootOutput,
+    action_mask: torch.Tensor,
+    settings: SearchSettings,
+    noise: torch.Tensor,
+    replayed_action: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The candidates [B, N, A] and their prior logits [B, N]."""
     mean, log_std, mask = (
@@ -254,6 +262,8 @@ def _root_candidates(
     )
     scale = _root_std_scale(noise, settings)
     candidates = sample_squashed(mean, log_std, noise, scale, mask)
+    if replayed_action is not None:
+        candidates[:, -1] = replayed_action * action_mask
     if settings.root_prior == "policy":
         return candidates, squashed_log_prob(candidates, mean, log_std, mask)
     return candidates, candidates.new_zeros(candidates.shape[:2])
@@ -294,6 +304,7 @@ def _check_shapes(
     action_mask: torch.Tensor,
     settings: SearchSettings,
     noise: SearchNoise,
+    replayed_action: torch.Tensor | None,
 ) -> None:
     """Raise a ValueError that names the first argument of a wrong shape."""
     batch, action_dim = root.mean.shape
@@ -308,6 +319,8 @@ def _check_shapes(
         "noise.children": (noise.children, (batch, _num_inner_actions(settings), action_dim)),
         "noise.gumbel": (noise.gumbel, (batch, num_candidates)),
     }
+    if replayed_action is not None:
+        expected["replayed_action"] = (replayed_action, (batch, action_dim))
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, pass {shape}")

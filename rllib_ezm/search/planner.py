@@ -6,6 +6,8 @@ itself stays pure. Shapes: `B` roots, `M` rows, `V` value heads, `N` candidates,
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -186,6 +188,7 @@ class Planner:
         *,
         noise: SearchNoise | None = None,
         generator: torch.Generator | None = None,
+        replayed_action: torch.Tensor | None = None,
     ) -> Plan:
         """Search from encoded roots, or act with the policy mean if `settings` is None.
 
@@ -195,6 +198,7 @@ class Planner:
             settings: Sizes and constants of the search.
             noise: Its randomness; drawn with `generator` if None.
             generator: Random generator on the roots' device.
+            replayed_action: [B, A], a candidate besides those that are sampled (the last of them).
         """
         model = self.model_in_search()
         mask = self.action_mask[task_ids]
@@ -206,13 +210,16 @@ class Planner:
         elif generator is not None:
             raise ValueError("give noise or generator, not both: given noise needs no generator")
         if task_ids.device.type != "cpu" or len(task_ids) <= self.chunk_size:
-            return _search(model, root, task_ids, mask, settings, noise)
+            return _search(model, root, task_ids, mask, settings, noise, replayed_action)
         inputs = (*root, *noise, task_ids, mask)
+        chunks = zip(*(x.split(self.chunk_size) for x in inputs), strict=True)
+        actions: Iterable[torch.Tensor | None] = itertools.repeat(None)
+        if replayed_action is not None:
+            actions = replayed_action.split(self.chunk_size)
         plans = []
-        for chunk in zip(*(x.split(self.chunk_size) for x in inputs), strict=True):
-            *root_and_noise, tasks, part = chunk
+        for (*root_and_noise, tasks, part), replayed in zip(chunks, actions, strict=False):
             root, noise = RootOutput(*root_and_noise[:4]), SearchNoise(*root_and_noise[4:])
-            plans.append(_search(model, root, tasks, part, settings, noise))
+            plans.append(_search(model, root, tasks, part, settings, noise, replayed))
         return Plan(*(torch.cat(parts) for parts in zip(*plans, strict=True)))
 
 
@@ -223,7 +230,10 @@ def _search(
     mask: torch.Tensor,
     settings: SearchSettings,
     noise: SearchNoise,
+    replayed_action: torch.Tensor | None,
 ) -> Plan:
-    result = gumbel_search(model, root, task_ids, mask, settings, noise)
+    result = gumbel_search(
+        model, root, task_ids, mask, settings, noise, replayed_action=replayed_action
+    )
     weights = torch.softmax(result.scores, dim=-1)
     return Plan(result.action, result.value, result.candidates, weights)

@@ -66,6 +66,7 @@ def _log_density(
     total = 0.0
     for a, mu, log_sigma, real in zip(action, mean.tolist(), log_std.tolist(), mask, strict=True):
         if real:
+            a = min(max(a, -0.999), 0.999)
             z = (math.atanh(a) - mu) / math.exp(log_sigma)
             total += -0.5 * z * z - log_sigma - 0.5 * math.log(2 * math.pi) - math.log1p(-a * a)
     return total
@@ -202,6 +203,7 @@ def search_one_root(
     settings: SearchSettings,
     noise: SearchNoise,
     minmax_update: str = "round",
+    replayed_action: torch.Tensor | None = None,
 ) -> OracleSearch:
     """Search the root in `row` of a batch.
 
@@ -220,6 +222,9 @@ def search_one_root(
         scale = 1.0 if i < settings.policy_candidates else oracle.wide()
         root_node.actions.append(_sample(mean, log_std, noise.root[row, i], scale, mask))
         root_node.children.append(None)
+    if replayed_action is not None:
+        replayed = zip(replayed_action[row].tolist(), mask, strict=True)
+        root_node.actions[-1] = [a if real else 0.0 for a, real in replayed]
     oracle.nodes.append(root_node)
     logits = [0.0] * num_candidates
     if settings.root_prior == "policy":

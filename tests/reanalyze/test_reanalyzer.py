@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from oracles.td_oracle import td_oracle
@@ -15,11 +17,10 @@ SETTINGS = SearchSettings(num_simulations=4, num_candidates=4, policy_candidates
 STORED_VALUE, STORED_ACTION = 1234.5, 7.0  # values no search can return
 
 
-def make_reanalyzer(ratio=1.0, settings=SETTINGS):
+def make_reanalyzer(ratio=1.0, settings=SETTINGS, **options):
     planner = Planner(tiny_model(), ACTION_MASK, value_reduction="mean")
-    return Reanalyzer(
-        planner, settings, unroll_steps=K, td_steps=N_STEP, discount=DISCOUNT, ratio=ratio
-    )
+    sizes = {"unroll_steps": K, "td_steps": N_STEP, "discount": DISCOUNT}
+    return Reanalyzer(planner, settings, ratio=ratio, **sizes, **options)
 
 
 def make_batch():
@@ -90,6 +91,30 @@ def test_full_reanalyze_replaces_every_stored_target():
     assert searched_rows(result).all()
     assert result.candidates.shape == (BATCH, K + 1, 4, 3)
     assert result.weights.shape == (BATCH, K + 1, 4)
+
+
+def test_the_action_taken_in_a_state_is_one_of_its_candidates():
+    batch = make_batch()
+    actions = batch["actions"] = torch.rand(BATCH, K + 1, 3)
+    mask = ACTION_MASK[batch["task_ids"]][:, None]
+    torch.manual_seed(0)
+    sampled = make_reanalyzer()(batch).candidates
+    torch.manual_seed(0)
+    candidates = make_reanalyzer(replayed_candidate=True)(batch).candidates
+    assert torch.equal(candidates[..., :-1, :], sampled[..., :-1, :])
+    assert torch.equal(candidates[..., -1, :], actions * mask)
+
+
+def test_half_reanalyze_takes_the_actions_of_the_rows_it_searches():
+    torch.manual_seed(0)
+    batch = make_batch()
+    batch["actions"] = torch.full((BATCH, K + 1, 3), 0.5)
+    batch["actions"][:, :, 0] = torch.arange(BATCH)[:, None] / BATCH
+    settings = dataclasses.replace(SETTINGS, num_candidates=1, policy_candidates=1)
+    result = make_reanalyzer(0.5, settings, replayed_candidate=True)(batch)
+    fresh = searched_rows(result)
+    expected = batch["actions"] * ACTION_MASK[batch["task_ids"]][:, None]
+    assert torch.equal(result.best_action[fresh], expected[fresh])
 
 
 def test_half_reanalyze_searches_half_of_the_segments_at_random():

@@ -165,6 +165,7 @@ def assert_same_tree(
     discount=st.sampled_from([0.99, 0.9, 1.0]),
     value_scale=st.sampled_from([0.0, 0.1, 1.0, 30.0]),
     one_by_one=st.booleans(),
+    replayed=st.booleans(),
 )
 def test_batched_search_equals_the_oracle_node_for_node(
     sizes: tuple[int, int],
@@ -176,6 +177,7 @@ def test_batched_search_equals_the_oracle_node_for_node(
     discount: float,
     value_scale: float,
     one_by_one: bool,
+    replayed: bool,
 ) -> None:
     search = sized(
         *sizes,
@@ -186,11 +188,22 @@ def test_batched_search_equals_the_oracle_node_for_node(
     )
     model = RandomModel(seed, value_scale)
     root, task_ids, mask, noise = inputs(model, batch, seed, search)
-    found = gumbel_search(model, root, task_ids, mask, search, noise, one_by_one=one_by_one)
+    # Replayed random actions may lie outside the range of the policy's.
+    taken = (2.0 * mask - 1.0) * 0.9995 if replayed else None
+    found = gumbel_search(
+        model,
+        root,
+        task_ids,
+        mask,
+        search,
+        noise,
+        replayed_action=taken,
+        one_by_one=one_by_one,
+    )
     actions = model.actions(batch)
     order = "simulation" if one_by_one else "round"
     for row in range(batch):
-        oracle = search_one_root(model, root, row, task_ids, mask, search, noise, order)
+        oracle = search_one_root(model, root, row, task_ids, mask, search, noise, order, taken)
         assert_same_tree(found, actions, row, oracle)
 
 
@@ -428,6 +441,10 @@ def test_wrong_shapes_are_named() -> None:
     root, task_ids, mask, noise = inputs(model, 3, 9, SearchSettings())
     with pytest.raises(ValueError, match=r"action_mask has shape \(2, 4\), pass \(3, 4\)"):
         gumbel_search(model, root, task_ids, mask[:2], SearchSettings(), noise)
+    with pytest.raises(ValueError, match=r"replayed_action has shape \(3, 2\), pass \(3, 4\)"):
+        gumbel_search(
+            model, root, task_ids, mask, SearchSettings(), noise, replayed_action=mask[:, :2]
+        )
     with pytest.raises(ValueError, match=r"children has shape \(3, 16, 4\), pass \(3, 34, 4\)"):
         gumbel_search(model, root, task_ids, mask, sized(50, 16), noise)
     with pytest.raises(ValueError, match="not both"):

@@ -143,13 +143,15 @@ def test_given_noise_or_generator_makes_a_plan_reproducible():
     assert torch.equal(action(noise=noise), action(noise=noise))
 
 
-def test_roots_searched_in_chunks_find_the_same():
+@pytest.mark.parametrize("replayed", [False, True])
+def test_roots_searched_in_chunks_find_the_same(replayed):
     planner = make_planner(value_reduction="mean")
     root = planner.root(observe(), TASK_IDS).root
     noise = draw_noise(BATCH, 3, SETTINGS, "cpu")
-    together = planner.plan(root, TASK_IDS, SETTINGS, noise=noise)
+    actions = torch.rand(BATCH, 3) if replayed else None
+    together = planner.plan(root, TASK_IDS, SETTINGS, noise=noise, replayed_action=actions)
     planner.chunk_size = 4
-    in_chunks = planner.plan(root, TASK_IDS, SETTINGS, noise=noise)
+    in_chunks = planner.plan(root, TASK_IDS, SETTINGS, noise=noise, replayed_action=actions)
     for x, y in zip(together, in_chunks, strict=True):
         torch.testing.assert_close(x, y)
 
