@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -25,8 +25,12 @@ from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 
+if TYPE_CHECKING:
+    from rllib_ezm.pipeline import Pipeline
+
 logger = logging.getLogger(__name__)
 
+PLAY = "play"
 MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
 
 
@@ -36,16 +40,19 @@ def evaluate_per_task(
     """RLlib's `custom_evaluation_function`: `evaluation_duration` episodes of every task.
 
     Logs under `evaluation/`: per task `episode_return_mean` and `normalized_score`, and their means
-    over the tasks. Works for every algorithm that collects with `MultiTaskEnvRunner`. Where an env
-    runner was lost on the way, the evaluation is void and nothing is logged.
+    over the tasks. Works for every algorithm that collects with `MultiTaskEnvRunner`; asynchronous
+    EZM goes on training beside env runners of the evaluation's own. Where an env runner was lost on
+    the way, the evaluation is void and nothing is logged.
 
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
     """
     remote = env_runner_group.num_remote_env_runners()
-    results = env_runner_group.foreach_env_runner(
-        lambda runner: runner.play_episodes(), local_env_runner=remote == 0
-    )
+    pipeline = getattr(algorithm, "pipeline", None)
+    if pipeline is None or remote == 0:
+        results = env_runner_group.foreach_env_runner(_play, local_env_runner=remote == 0)
+    else:
+        results = _play_beside(pipeline, env_runner_group)
     if len(results) < max(remote, 1):
         logger.warning("An env runner was lost in this evaluation, which does not count.")
         return {}, 0, 0
@@ -67,6 +74,24 @@ def evaluate_per_task(
     log((EVALUATION_RESULTS, ENV_RUNNER_RESULTS, NUM_EPISODES), len(played), reduce="item")
     steps = sum(episode.length for episode in played)
     return {}, steps, steps
+
+
+def _play(runner: MultiTaskEnvRunner) -> list[PlayedEpisode]:
+    return runner.play_episodes()
+
+
+def _play_beside(pipeline: Pipeline, group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+    """The episodes of each env runner that was not lost; all others go on working meanwhile."""
+    playing = set(group.healthy_worker_ids())
+    group.foreach_env_runner_async(_play, tag=PLAY, remote_worker_ids=list(playing))
+    results: dict[int, list[PlayedEpisode]] = {}
+
+    def over() -> bool:
+        results.update(group.fetch_ready_async_reqs(tags=PLAY, timeout_seconds=0.0))
+        return playing.intersection(group.healthy_worker_ids()) <= results.keys()
+
+    pipeline.advance_until(over)
+    return list(results.values())
 
 
 def evaluate_checkpoint(

@@ -6,6 +6,7 @@ import functools
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,6 +87,12 @@ class Pipeline:
                 time.sleep(IDLE_SECONDS)
             if not self._algorithm.env_runner_group.healthy_worker_ids():
                 return  # RLlib restores them between two training steps
+
+    def advance_until(self, over: Callable[[], bool]) -> None:
+        """Go on until something else is over (an evaluation)."""
+        while not over():
+            if not self._turn():
+                time.sleep(IDLE_SECONDS)
 
     def drain(self) -> None:
         """Finish what is under way, and begin nothing new."""

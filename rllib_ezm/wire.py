@@ -24,7 +24,7 @@ def to_wire(state: Any) -> Any:
     if isinstance(state, dict):
         return {name: to_wire(value) for name, value in state.items()}
     if isinstance(state, np.ndarray) and state.dtype == np.float32 and state.ndim >= 2:
-        rounded = torch.as_tensor(state).bfloat16().view(torch.int16)
+        rounded = torch.tensor(state).bfloat16().view(torch.int16)
         return Bfloat16(rounded.numpy().view(np.uint16))
     return state
 

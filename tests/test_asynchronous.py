@@ -109,6 +109,21 @@ def test_the_stage_that_keeps_the_others_waiting_is_named(ray_cluster: None) -> 
             algorithm.stop()
 
 
+def test_training_goes_on_during_an_evaluation(ray_cluster: None) -> None:
+    config = asynchronous_config(1).evaluation(
+        evaluation_num_env_runners=1, evaluation_duration=5, evaluation_config={"explore": False}
+    )
+    algorithm = config.build_algo()
+    train(algorithm)
+    steps, updates = algorithm.num_env_steps, algorithm.num_updates
+    found = algorithm.evaluate()
+    assert [task["episodes"] for task in found["tasks"].values()] == [5, 5]
+    assert algorithm.num_env_steps > steps
+    assert algorithm.num_updates > updates
+    assert_sound(algorithm, train(algorithm, 1))
+    algorithm.stop()
+
+
 def test_everybody_works_at_the_enforced_replay_ratio(algorithm: EZM) -> None:
     before = algorithm.learner_group.get_state(components="learner")["learner"]["rl_module"]
     result = train(algorithm)
