@@ -72,18 +72,20 @@ def two_updates(group: LearnerGroup, config: EZMConfig) -> dict[str, Any]:
     return {"priorities": priorities, "held": group.foreach_learner(held)}
 
 
-@pytest.mark.parametrize("changes", [FULL, ABLATED], ids=["full", "ablated"])
-def test_two_learners_are_one(changes: dict[str, Any]) -> None:
-    of_one, of_two = (learner_config(n).training(**changes) for n in (0, 2))
-    one, two = build(of_one), build(of_two)
-    weights = two.get_state(components="learner")["learner"]
+@pytest.mark.parametrize(
+    ("num_learners", "changes"), [(2, FULL), (4, ABLATED)], ids=["2, full", "4, ablated"]
+)
+def test_several_learners_are_one(num_learners: int, changes: dict[str, Any]) -> None:
+    of_one, of_several = (learner_config(n).training(**changes) for n in (0, num_learners))
+    one, several = build(of_one), build(of_several)
+    weights = several.get_state(components="learner")["learner"]
     one.set_state({"learner": weights})
     try:
-        found, priorities = unpack(two_updates(two, of_two))
+        found, priorities = unpack(two_updates(several, of_several))
     finally:
-        two.shutdown()
+        several.shutdown()
     (expected,), expected_priorities = unpack(two_updates(one, of_one))
-    assert len(found) == 2
+    assert len(found) == num_learners
     for held in found:
         assert set(held) == set(expected)
         for name, value in expected.items():
