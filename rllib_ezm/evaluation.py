@@ -82,8 +82,11 @@ def _play(runner: MultiTaskEnvRunner) -> list[PlayedEpisode]:
 
 def _play_beside(pipeline: Pipeline, group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
     """The episodes of each env runner that was not lost; all others go on working meanwhile."""
-    playing = set(group.healthy_worker_ids())
-    group.foreach_env_runner_async(_play, tag=PLAY, remote_worker_ids=list(playing))
+    playing = {
+        index
+        for index in group.healthy_worker_ids()
+        if group.foreach_env_runner_async(_play, tag=PLAY, remote_worker_ids=[index])
+    }
     results: dict[int, list[PlayedEpisode]] = {}
 
     def over() -> bool:

@@ -20,6 +20,7 @@ from ray import tune
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.evaluation import evaluate_per_task
 from rllib_ezm.inspection import inspect_checkpoint
 from rllib_ezm.pipeline import STAGES
 from rllib_ezm.wire import from_wire, to_wire
@@ -114,14 +115,26 @@ def test_training_goes_on_during_an_evaluation(ray_cluster: None) -> None:
         evaluation_num_env_runners=1, evaluation_duration=5, evaluation_config={"explore": False}
     )
     algorithm = config.build_algo()
-    train(algorithm)
-    steps, updates = algorithm.num_env_steps, algorithm.num_updates
-    found = algorithm.evaluate()
-    assert [task["episodes"] for task in found["tasks"].values()] == [5, 5]
-    assert algorithm.num_env_steps > steps
-    assert algorithm.num_updates > updates
+    try:
+        train(algorithm)
+        steps, updates = algorithm.num_env_steps, algorithm.num_updates
+        found = algorithm.evaluate()
+        assert [task["episodes"] for task in found["tasks"].values()] == [5, 5]
+        assert algorithm.num_env_steps > steps
+        assert algorithm.num_updates > updates
+        assert_sound(algorithm, train(algorithm, 1))
+        assert_an_evaluation_survives_its_env_runner(algorithm)
+    finally:
+        algorithm.stop()
+
+
+def assert_an_evaluation_survives_its_env_runner(algorithm: EZM) -> None:
+    """It is void, and training goes on."""
+    group = algorithm.eval_env_runner_group
+    (pid,) = group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
+    os.kill(pid, signal.SIGKILL)
+    assert evaluate_per_task(algorithm, group) == ({}, 0, 0)
     assert_sound(algorithm, train(algorithm, 1))
-    algorithm.stop()
 
 
 def test_everybody_works_at_the_enforced_replay_ratio(algorithm: EZM) -> None:
