@@ -6,9 +6,9 @@ the weights that env runners get. Counted: operations of the networks and operat
 
 Modelled: a device takes `max(operations / rate, dispatches * launch)` for a stage. Rate and launch
 time are assumptions that you give; what is printed is no measurement of a GPU. Stages overlap
-perfectly, the network and Ray cost nothing.
+perfectly, the network between machines, gradient averaging and Ray cost nothing.
 
-    python benchmarks/scaling.py [tuned_examples/ezm_hard.py] [--tflops 300] [--launch-us 5]
+    python benchmarks/scaling.py tuned_examples/ezm_hard.py --tflops 300 --launch-us 5 --gpus 1 8 32
 """
 
 from __future__ import annotations
@@ -148,17 +148,19 @@ def measure_collection(config: EZMConfig, rounds: int) -> tuple[dict[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What keeps the learner busy.
+    """What keeps each other busy.
 
     Attributes:
         updates: Per second.
-        reanalyze_workers: Processes (CPU) or devices that make targets in that time.
+        learners: Devices that share each batch.
+        reanalyze_workers: Devices (or cores) that make targets; 0: the learner's makes them too.
         cores: CPU cores of env runners.
-        megabytes: Per second, to the learner (batches with targets) and to the env runners' nodes.
-        limit: "learner", or "driver" where it draws batches more slowly than the learner uses them.
+        megabytes: Per second, to the learners (batches with targets) and to the env runners' nodes.
+        limit: The slowest stage: "learner", "reanalyze", or "driver", which draws the batches.
     """
 
     updates: float
+    learners: int
     reanalyze_workers: float
     cores: float
     megabytes: float
@@ -166,28 +168,45 @@ class Plan:
 
 
 def plan(
-    update_seconds: float,
-    reanalyze_seconds: float,
-    seconds: dict[str, float],
+    stage_seconds: dict[str, float],
+    learners: int,
+    reanalyze_workers: float,
+    act_seconds: float,
     config: EZMConfig,
     bytes_of: tuple[int, int],
     cores_per_node: int,
 ) -> Plan:
-    """Env runners and reanalyze workers for the learner's own pace, or for the driver's."""
-    pace = max(update_seconds, seconds["draw"])
-    updates = 1.0 / pace
-    env_steps = updates / config.replay_ratio
-    cores = env_steps * seconds["act"]
+    """Env runners for the pace of the slowest of `stage_seconds` (of an update: see `limit`)."""
+    limit = max(stage_seconds, key=lambda name: stage_seconds[name])
+    updates = 1.0 / stage_seconds[limit]
+    cores = updates / config.replay_ratio * act_seconds
     batch, weights = bytes_of
     nodes = math.ceil(cores / cores_per_node)  # those of a node share one copy
     transfers = nodes * updates / config.weight_sync_interval
-    return Plan(
-        updates=updates,
-        reanalyze_workers=reanalyze_seconds / pace,
-        cores=cores,
-        megabytes=(batch * updates + weights * transfers) / 1e6,
-        limit="driver" if pace > update_seconds else "learner",
-    )
+    megabytes = (batch * updates + weights * transfers) / 1e6
+    return Plan(updates, learners, reanalyze_workers, cores, megabytes, limit)
+
+
+def split(
+    num_gpus: int, stages: dict[str, Stage], draw_seconds: float, rate: float, launch: float
+) -> tuple[dict[str, float], int, int]:
+    """Seconds of the stages on that many GPUs, and the fewest learners and workers that reach them.
+
+    Learners share a batch: each has its part of the operations and all the dispatches. A
+    reanalyze worker makes the targets of whole batches.
+    """
+
+    def of(learners: int, workers: int) -> dict[str, float]:
+        update = stages["update"]
+        parts = dataclasses.replace(update, flops=update.flops // learners).seconds(rate, launch)
+        targets = stages["reanalyze"].seconds(rate, launch)
+        if not workers:
+            return {"learner": parts + targets, "driver": draw_seconds}
+        return {"learner": parts, "reanalyze": targets / workers, "driver": draw_seconds}
+
+    splits = [(1, 0), *((n, w) for n in range(1, num_gpus) for w in range(1, num_gpus - n + 1))]
+    best = min(splits, key=lambda counts: (max(of(*counts).values()), sum(counts)))
+    return of(*best), *best
 
 
 def main() -> None:
@@ -197,6 +216,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tflops", type=float, default=300.0, help="assumed rate of a GPU")
     parser.add_argument("--launch-us", type=float, default=5.0, help="assumed time per dispatch")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--cores-per-node", type=int, default=64)
     parser.add_argument("--json", type=Path, help="also write every figure here")
     args = parser.parse_args()
@@ -218,20 +238,25 @@ def main() -> None:
         print(f"  {name:<10}{1e3 * value:12.3f} ms per {'batch' if name == 'draw' else 'env step'}")
     print(f"  bytes: {bytes_of[0]:,} a batch with targets, {bytes_of[1]:,} a weight transfer")
     rate, launch = 1e12 * args.tflops, 1e-6 * args.launch_us
-    modelled = {name: stage.seconds(rate, launch) for name, stage in stages.items()}
-    cpu = {name: stage.cpu_seconds for name, stage in stages.items()}
-    rest = (seconds, config, bytes_of, args.cores_per_node)
+    rest = (seconds["act"], config, bytes_of, args.cores_per_node)
+    pace = stages["update"].cpu_seconds
     plans = {
-        "learner on a core": plan(cpu["update"], cpu["reanalyze"], *rest),
-        "one GPU for both": plan(sum(modelled.values()), 0.0, *rest),
-        "learner on a GPU": plan(modelled["update"], modelled["reanalyze"], *rest),
+        "one core, others for targets": plan(
+            {"learner": pace}, 1, stages["reanalyze"].cpu_seconds / pace, *rest
+        )
     }
+    for count in args.gpus:
+        name = "1 GPU" if count == 1 else f"{count} GPUs"
+        plans[name] = plan(*split(count, stages, seconds["draw"], rate, launch), *rest)
     print(f"model ({args.tflops:g} TFLOP/s, {args.launch_us:g} us a dispatch; no GPU was used)")
-    print(f"  {'':<20}{'updates/s':>10}{'reanalyze':>10}{'cores':>8}{'MB/s':>9}  limit")
+    print(
+        f"  {'':<30}{'updates/s':>10}{'learners':>10}{'reanalyze':>10}{'cores':>8}{'MB/s':>9}"
+        "  limit"
+    )
     for name, what in plans.items():
         print(
-            f"  {name:<20}{what.updates:10.1f}{what.reanalyze_workers:10.2f}{what.cores:8.1f}"
-            f"{what.megabytes:9.1f}  {what.limit}"
+            f"  {name:<30}{what.updates:10.1f}{what.learners:10d}{what.reanalyze_workers:10.3g}"
+            f"{what.cores:8.1f}{what.megabytes:9.1f}  {what.limit}"
         )
     if args.json:
         report = {
@@ -241,10 +266,10 @@ def main() -> None:
             "plans": {name: dataclasses.asdict(what) for name, what in plans.items()},
         }
         args.json.write_text(json.dumps(report, indent=1))
-    gpu = plans["learner on a GPU"]
+    last = plans[name]
     print(
-        f"\nupdates={gpu.updates:.4g} reanalyze_gpus={gpu.reanalyze_workers:.4g} "
-        f"cores={gpu.cores:.4g} limit={gpu.limit}"
+        f"\nupdates={last.updates:.4g} learners={last.learners} "
+        f"reanalyze_workers={last.reanalyze_workers} cores={last.cores:.4g} limit={last.limit}"
     )
 
 

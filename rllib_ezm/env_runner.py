@@ -139,7 +139,8 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
 
         Then it is the one with the fewest env steps so far; ties go to the task with the fewest
         slots, then to the slot's own first task, then to the lowest id. Staying saves building
-        environments: one of HumanoidBench's takes as long as a beginner's episode in it.
+        environments: one of HumanoidBench's takes as long as a beginner's episode in it. Slots of
+        an evaluation always stay: what they play after their one episode does not count.
         """
         last, finished = self.slot_tasks[env_index], ongoing[env_index]
         if last is not None and finished is not None:
@@ -153,7 +154,8 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                 if task is not None and episode is not None:
                     steps[task] += episode.t
                     slots[task] += 1
-            if last is not None and steps[last] <= steps.mean():
+            stays = self.config.in_evaluation or (last is not None and steps[last] <= steps.mean())
+            if last is not None and stays:
                 first = last
             else:
                 preferred = np.arange(self.tasks.num_tasks) != last

@@ -3,7 +3,7 @@ from __future__ import annotations
 import functools
 import itertools
 import pickle
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,25 @@ def test_a_second_evaluation_starts_afresh() -> None:
     (runner,) = make_runners(config, 0)
     runner.sample(num_timesteps=7 * runner.num_envs, random_actions=True)
     assert sorted(runner.play_episodes()) == sorted(runner.play_episodes())
+
+
+def test_slots_of_an_evaluation_build_no_environment_for_what_does_not_count() -> None:
+    built: Counter[int] = Counter()
+
+    def make_task(task: int) -> TaskSpec:
+        def make() -> ScriptedEnv:
+            built[task] += 1
+            return ScriptedEnv()
+
+        return TaskSpec(f"counted{task}", make, max_episode_steps=LENGTHS[task])
+
+    config = tiny_config([make_task(task) for task in range(3)]).evaluation(evaluation_duration=2)
+    config.in_evaluation = True
+    (runner,) = make_runners(config, 0)
+    built.clear()
+    for _ in range(2):
+        runner.play_episodes()
+    assert built == {0: 2, 1: 2, 2: 2}
 
 
 def test_evaluation_is_reproducible_and_follows_the_seed() -> None:

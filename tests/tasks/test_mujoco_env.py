@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 
 import cloudpickle
 import mujoco
@@ -104,6 +106,32 @@ def test_pickling_before_and_after_use(library):
 def test_step_needs_a_reset():
     with pytest.raises(RuntimeError, match=r"tiny: no running episode; call reset\(\) first"):
         make_env().step(ACTION)
+
+
+class Part:
+    def __init__(self, env):
+        self.env = env
+
+
+class Knot(TinyRobot):
+    """Holds itself, as HumanoidBench's environment does through its robot and its task."""
+
+    def __init__(self):
+        super().__init__()
+        self.robot = Part(self)
+
+
+def test_a_closed_environment_is_freed_at_once():
+    env = make_env(Knot)
+    env.reset(seed=0)
+    robot = weakref.ref(env._env.robot)
+    gc.disable()
+    try:
+        env.close()
+        assert robot() is None
+    finally:
+        gc.enable()
+    env.close()
 
 
 def test_no_opengl_context_before_the_first_frame(monkeypatch):
