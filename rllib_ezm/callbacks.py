@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner import Learner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
@@ -123,16 +124,7 @@ class GradientSimilarity(Probe):
 
     @override(Probe)
     def report(self, measured: dict[str, np.ndarray], tasks: Sequence[str]) -> dict[str, Any]:
-        return {
-            self.name: {
-                group: {
-                    one: others
-                    for i, one in enumerate(tasks)
-                    if (others := finite(zip(tasks[i + 1 :], matrix[i, i + 1 :], strict=True)))
-                }
-                for group, matrix in measured.items()
-            }
-        }
+        return {self.name: cosine_report(measured, tasks)}
 
 
 class ModelErrorProbe(Probe):
@@ -192,7 +184,7 @@ def measure(
 
 
 @contextmanager
-def unnoticed(learner: EZMTorchLearner, seed: int) -> Iterator[None]:
+def unnoticed(learner: Learner, seed: int) -> Iterator[None]:
     """Puts back what a forward pass in training mode moves, so that training goes on as it was.
 
     These are the module's running statistics, the generators of torch and the learner's metrics.
@@ -212,6 +204,20 @@ def unnoticed(learner: EZMTorchLearner, seed: int) -> Iterator[None]:
     finally:
         torch._foreach_copy_(buffers, before)
         learner.metrics = metrics
+
+
+def cosine_report(
+    matrices: Mapping[str, np.ndarray], tasks: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Cosines [T, T] by module as MODULE/TASK/TASK: every pair once, only what is finite."""
+    return {
+        module: {
+            one: others
+            for i, one in enumerate(tasks)
+            if (others := finite(zip(tasks[i + 1 :], matrix[i, i + 1 :], strict=True)))
+        }
+        for module, matrix in matrices.items()
+    }
 
 
 def finite(named: Any) -> dict[str, float]:
