@@ -137,7 +137,7 @@ class SACGradientSimilarity(RLlibCallback):
         measured = next(iter(on_learners)).get()
         if isinstance(measured, Exception):
             raise measured
-        trained = result["learners"].get(DEFAULT_MODULE_ID, {})
+        trained = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
         samples = trained.get("num_module_steps_trained_lifetime", 0)
         result["num_updates_lifetime"] = int(samples // algorithm.config.total_train_batch_size)
         if measured:

@@ -27,7 +27,7 @@ def sac(config_class: type[SACConfig] = SACConfig) -> SACConfig:
         .reporting(min_sample_timesteps_per_iteration=40, min_time_s_per_iteration=0)
         .training(
             train_batch_size_per_learner=24,
-            num_steps_sampled_before_learning_starts=20,
+            num_steps_sampled_before_learning_starts=100,
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 1000},
         )
         .rl_module(model_config={"fcnet_hiddens": [8, 8], "head_fcnet_hiddens": []})
@@ -50,11 +50,9 @@ def test_the_probe_reports_every_pair_and_leaves_no_trace(ray_cluster: None) -> 
     probed, probed_weights = train(with_gradient_similarity(sac(), interval=2), 3)
     for name, weight in weights.items():
         assert torch.equal(weight, probed_weights[name]), name
-    losses = [
-        [result["learners"][DEFAULT_MODULE_ID]["qf_loss"] for result in results]
-        for results in (plain, probed)
-    ]
+    losses = [results[-1]["learners"][DEFAULT_MODULE_ID]["qf_loss"] for results in (plain, probed)]
     assert losses[0] == losses[1]
+    assert probed[0]["num_updates_lifetime"] == 0, "only collected"
     measured = probed[-1]["probes"]["gradient_cosine"]
     assert set(measured) == {"actor", "critic"}
     for pairs in measured.values():
@@ -66,7 +64,7 @@ def test_the_probe_reports_every_pair_and_leaves_no_trace(ray_cluster: None) -> 
         assert all(abs(x) <= 1.0 + 1e-6 for others in pairs.values() for x in others.values())
     assert "probes" not in plain[-1]
     updates = [result["num_updates_lifetime"] for result in probed]
-    assert updates == sorted(set(updates))
+    assert updates[1:] == sorted(set(updates[1:]))
     assert updates[-1] > 2
     json.dumps(measured)
 
