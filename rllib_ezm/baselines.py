@@ -35,6 +35,10 @@ Config = TypeVar("Config", bound=AlgorithmConfig)
 def on_tasks(config: Config, tasks: Sequence[str | TaskSpec], **options: Any) -> Config:
     """Let an algorithm of RLlib train on several tasks at once; changes and returns its config.
 
+    It collects with one env runner, of `envs_per_task` slots for each task. RLlib computes its
+    ratios (`training_intensity`, rollouts) from `num_envs_per_env_runner`, which is set to their
+    number: with N env runners, set it to an N-th.
+
     Its observation is one flat vector: action mask (A), padded observation, one-hot task id (T).
     Training and evaluation explore and play as EZM's do, and `rllib-ezm report` reads the results.
 
@@ -48,6 +52,7 @@ def on_tasks(config: Config, tasks: Sequence[str | TaskSpec], **options: Any) ->
     """
     config.environment(ENV_NAME, env_config=EZMConfig().tasks(tasks, **options).env_config)
     config.env_runners(
+        num_envs_per_env_runner=len(tasks) * options.get("envs_per_task", 1),
         env_runner_cls=MultiTaskEnvRunner,
         num_env_runners=0,
         env_to_module_connector=_flatten_observations,

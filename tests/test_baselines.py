@@ -86,6 +86,22 @@ def test_an_algorithm_of_rllib_trains_on_all_tasks_and_is_evaluated_on_each(ray_
         algo.stop()
 
 
+def test_training_intensity_counts_the_env_steps_of_all_slots(ray_cluster):
+    config = on_tasks(SACConfig(), [scripted_task(length) for length in LENGTHS], envs_per_task=3)
+    config = off_policy(config).env_runners(rollout_fragment_length=1)
+    config.reporting(min_sample_timesteps_per_iteration=60, min_time_s_per_iteration=0)
+    algo = config.training(training_intensity=8.0).debugging(seed=0).build_algo()
+    try:
+        result = algo.train()
+        samples = result["learners"]["default_policy"]["num_module_steps_trained_lifetime"]
+        env_steps = result["num_env_steps_sampled_lifetime"]
+        assert samples / 8 == pytest.approx(env_steps - 20, abs=2 * 3 * len(LENGTHS)), (
+            "an update of 8 samples for every env step"
+        )
+    finally:
+        algo.stop()
+
+
 def test_each_task_has_heads_of_its_own():
     heads = HeadPerTask([nn.Linear(3, 2), nn.Linear(3, 2)])
     latent, tasks = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])

@@ -10,18 +10,13 @@ from sac_dmc import TASKS, stop  # noqa: F401
 
 from rllib_ezm.baselines import on_tasks
 
-ENVS_PER_TASK = 2
-STEPS = 3000
-
 config = (
-    on_tasks(PPOConfig(), TASKS, action_repeat=2, envs_per_task=ENVS_PER_TASK)
-    # RLlib does not know of the slots: "auto" would collect a whole batch in each of them.
-    .env_runners(rollout_fragment_length=STEPS // (ENVS_PER_TASK * len(TASKS)))
+    on_tasks(PPOConfig(), TASKS, action_repeat=2, envs_per_task=2)
     .training(
         gamma=0.99,
         lambda_=0.95,
         lr=3e-4,
-        train_batch_size_per_learner=STEPS,
+        train_batch_size_per_learner=3000,
         minibatch_size=250,
         num_epochs=10,
         clip_param=0.2,

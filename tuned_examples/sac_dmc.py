@@ -17,7 +17,7 @@ TRAINING = {
     "alpha_lr": 3e-4,
     "initial_alpha": 0.1,
     "train_batch_size_per_learner": 256,
-    # One update per env step (decision), summed over the tasks.
+    # One update per env step (decision), summed over the tasks and their slots.
     "training_intensity": 256.0,
     "num_steps_sampled_before_learning_starts": 3000,
     "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 600_000},
