@@ -61,6 +61,22 @@ def test_the_ablations_are_one_grid_of_single_changes() -> None:
     assert file.stop == {"num_env_steps_sampled_lifetime": 60_000}
 
 
+def test_asynchrony_varies_nothing_but_who_does_what_when() -> None:
+    file = example("asynchrony")
+    trials = {trial.variant: trial for trial in resolved(file.config)}
+    assert [trial.num_env_runners for trial in trials.values()] == [0, 1, 2, 4]
+    fields = ("replay_ratio", "train_batch_size_per_learner", "num_random_steps", "lr")
+    for name, trial in trials.items():
+        trial.validate()
+        assert trial.asynchronous == (name != "synchronous")
+        copies = trial.env_config["envs_per_task"] * max(trial.num_env_runners, 1)
+        assert copies == 4, "as many environments in all"
+        assert [getattr(trial, field) for field in fields] == [
+            getattr(trials["synchronous"], field) for field in fields
+        ]
+    assert file.stop == {"num_env_steps_sampled_lifetime": 15_000}
+
+
 def test_task_scaling_keeps_the_budget_of_each_task() -> None:
     file = example("task_scaling")
     trials = {trial.variant: trial for trial in resolved(file.config)}

@@ -155,6 +155,16 @@ def test_tasks_beyond_the_papers_and_pickling():
 
 
 @needs_humanoid_bench
+def test_the_small_example_is_valid(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    config = runpy.run_path(str(EXAMPLES / "ezm_h1.py"))["config"]
+    config.validate()
+    tasks = config.get_task_set()
+    assert tasks.names == ("hb:h1-stand", "hb:h1-walk", "hb:h1-crawl")
+    assert (tasks.obs_dim, tasks.action_dim) == (51, 19)
+
+
+@needs_humanoid_bench
 @pytest.mark.parametrize("suite", ["medium", "hard"])
 def test_examples_hold_the_papers_values(suite):
     example = runpy.run_path(str(EXAMPLES / f"ezm_{suite}.py"))
