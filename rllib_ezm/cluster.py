@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +17,8 @@ from rllib_ezm.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_ezm.experiment_file import ExperimentFile
+
+logger = logging.getLogger(__name__)
 
 
 def trial_resources(file: ExperimentFile) -> dict[str, float]:
@@ -88,7 +90,7 @@ def ray_for(
                 "Ray already runs in this process: remove ray.init() from the file, or give "
                 "neither --ray-address (RAY_ADDRESS) nor --ray-num-cpus"
             )
-        _check_fits(required)
+        check_fits(required)
         yield
         return
     if address and num_cpus:
@@ -102,7 +104,7 @@ def ray_for(
         else:
             cpus = num_cpus or max(os.cpu_count() or 1, math.ceil(required.get("CPU", 0.0)))
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **logs)
-            _check_fits(required)
+            check_fits(required)
         yield
     finally:
         ray.shutdown()
@@ -115,16 +117,34 @@ def _connect(address: str, logs: dict[str, Any]) -> None:
         raise UserError(f"no Ray cluster answers at {address}: {error}") from error
 
 
-def _check_fits(required: dict[str, float]) -> None:
-    """Raise if this machine's Ray can never place the trial, which would wait without a word."""
+def check_fits(required: Mapping[str, float]) -> None:
+    """Raise if the Ray of this process can never place what is asked for, instead of waiting.
+
+    A cluster that this process did not start may grow: there, a warning says what is missing.
+
+    Args:
+        required: Amounts by resource, e.g. `{"CPU": 3, "GPU": 1}`.
+
+    Raises:
+        UserError: If Ray was started by this process and has less.
+    """
     fixes = {
-        "CPU": "raise --ray-num-cpus or lower num_env_runners in the config",
+        "CPU": "raise --ray-num-cpus (in Python: ray.init(num_cpus=...), logical CPUs may exceed "
+        "real ones) or lower num_env_runners in the config",
         "GPU": "set num_gpus_per_learner and other num_gpus_* to 0 in the config",
     }
-    available = ray.cluster_resources()
+    there = ray.cluster_resources()
     for name, amount in required.items():
-        if amount > available.get(name, 0.0):
-            raise UserError(
-                f"one trial asks for {amount:g} {name}, but Ray has "
-                f"{available.get(name, 0.0):g}: {fixes.get(name, 'change the config')}"
-            )
+        if amount <= there.get(name, 0.0):
+            continue
+        found = f"a run asks for {amount:g} {name}, but Ray has {there.get(name, 0.0):g}"
+        if not _started_here():
+            logger.warning("%s: it waits until the cluster has grown.", found)
+        else:
+            raise UserError(f"{found}: {fixes.get(name, 'change the config')}")
+
+
+def _started_here() -> bool:
+    """Whether this process started its Ray, which then has no more than it has now."""
+    node = ray._private.worker._global_node  # no public way to know
+    return node is not None and bool(node.is_head())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -22,6 +24,7 @@ from ray.rllib.utils.metrics import (
 from ray.tune import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
+from rllib_ezm.cluster import check_fits
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.env_runner import (
     TASK_ID,
@@ -57,6 +60,11 @@ class EZM(ResumableAlgorithm):
 
     @override(Algorithm)
     def setup(self, config: EZMConfig) -> None:
+        if ray.util.get_current_placement_group() is None:  # otherwise Tune has placed it
+            actors = self._request(config).bundles[1:]  # the first is this process
+            if actors:
+                ray.init(ignore_reinit_error=True)  # as the first actor would
+                check_fits(sum((Counter(actor) for actor in actors), Counter()))
         super().setup(config)
         settings = self.config
         tasks = settings.get_task_set()
@@ -282,6 +290,14 @@ class EZM(ResumableAlgorithm):
     @classmethod
     @override(Algorithm)
     def default_resource_request(cls, config: Any) -> Any:
+        request = cls._request(config)
+        if ray.is_initialized():  # otherwise Tune would wait for ever
+            check_fits(request.required_resources)
+        return request
+
+    @classmethod
+    def _request(cls, config: Any) -> PlacementGroupFactory:
+        """The resources of a trial: this process, then its actors."""
         request = super().default_resource_request(config)
         settings = cls.get_default_config().update_from_dict(config)
         worker = {

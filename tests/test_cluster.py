@@ -1,0 +1,52 @@
+"""What cannot be placed fails with what it asks for and what is there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from oracles.tiny import tiny_config
+from ray import tune
+
+from rllib_ezm import EZM, EZMConfig, cluster
+from rllib_ezm.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+TOO_MANY = r"asks for 10\d CPU, but Ray has 8: .*num_cpus"
+
+
+@pytest.fixture
+def too_large() -> EZMConfig:
+    """For a Ray of 8 logical CPUs."""
+    return tiny_config(["gym:Pendulum-v1"]).env_runners(num_env_runners=100)
+
+
+def test_build_algo_says_what_is_missing(too_large: EZMConfig) -> None:
+    with pytest.raises(UserError, match=TOO_MANY):
+        too_large.build_algo()
+
+
+def test_tune_says_what_is_missing(too_large: EZMConfig, tmp_path: Path) -> None:
+    tuner = tune.Tuner(
+        EZM,
+        param_space=too_large,
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    )
+    with pytest.raises((UserError, tune.TuneError), match=TOO_MANY):
+        tuner.fit()
+
+
+def test_a_cluster_of_others_may_grow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "_started_here", lambda: False)
+    with caplog.at_level(logging.WARNING, logger="rllib_ezm.cluster"):
+        cluster.check_fits({"CPU": 8.0})
+        assert not caplog.records
+        cluster.check_fits({"CPU": 9.0, "GPU": 1.0})
+    assert [record.getMessage() for record in caplog.records] == [
+        "a run asks for 9 CPU, but Ray has 8: it waits until the cluster has grown.",
+        "a run asks for 1 GPU, but Ray has 0: it waits until the cluster has grown.",
+    ]
