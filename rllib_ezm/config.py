@@ -102,7 +102,6 @@ class EZMConfig(AlgorithmConfig):
         self.value_support = (-299.0, 299.0)
         self.log_std_min = -10.0
         self.log_std_max = 2.0
-        self.policy_mean_max: float | None = None
         self.task_embedding = ("rep", "dyn", "rew", "vp")
 
         # .search()
@@ -267,7 +266,6 @@ class EZMConfig(AlgorithmConfig):
         value_support: tuple[float, float] = NotProvided,
         log_std_min: float = NotProvided,
         log_std_max: float = NotProvided,
-        policy_mean_max: float | None = NotProvided,
         task_embedding: Sequence[str] = NotProvided,
     ) -> EZMConfig:
         """Set the sizes of the world model (Table 4).
@@ -285,8 +283,6 @@ class EZMConfig(AlgorithmConfig):
             value_support: Range of representable discounted returns.
             log_std_min: Lower bound of the policy's log standard deviation.
             log_std_max: Upper bound; an untrained policy sits in the middle of the two.
-            policy_mean_max: Soft bound of the policy's mean before tanh; None for no bound, as in
-                the paper, where a mean can drift so far that all candidates are the same action.
             task_embedding: Where the embedding enters: any of "rep", "dyn", "rew", "vp".
         """
         return self._set({k: v for k, v in locals().items() if k != "self"})
@@ -515,7 +511,6 @@ class EZMConfig(AlgorithmConfig):
                 "value_support": tuple(self.value_support),
                 "log_std_min": self.log_std_min,
                 "log_std_max": self.log_std_max,
-                "policy_mean_max": self.policy_mean_max,
                 "task_embedding": tuple(self.task_embedding),
             },
             "search": search,

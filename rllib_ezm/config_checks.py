@@ -57,13 +57,7 @@ INTEGERS_FROM = {
 }
 """Settings that are integers, and their smallest value."""
 
-OPTIONAL = (
-    "num_simulations_at_eval",
-    "max_replay_bytes",
-    "value_clip_min",
-    "grad_clip",
-    "policy_mean_max",
-)
+OPTIONAL = ("num_simulations_at_eval", "max_replay_bytes", "value_clip_min", "grad_clip")
 """Settings that may be None."""
 
 NON_NEGATIVE = (
@@ -77,7 +71,7 @@ NON_NEGATIVE = (
     "num_gpus_per_reanalyze_worker",
     "num_cpus_per_replay_actor",
 )
-POSITIVE = ("replay_ratio", "wide_std_factor", "minmax_delta", "grad_clip", "policy_mean_max")
+POSITIVE = ("replay_ratio", "wide_std_factor", "minmax_delta", "grad_clip")
 FINITE = ("entropy_coeff", "value_clip_min", "log_std_min", "log_std_max")
 BOOLEANS = (
     "use_gumbel_noise",

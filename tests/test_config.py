@@ -64,7 +64,6 @@ WRONG_WORLD_MODEL: dict[str, tuple[list[Any], str]] = {
     "value_support": ([(1, 1), None], "low < high"),
     "log_std_min": ([2.0, math.nan], "below log_std_max|finite number"),
     "log_std_max": ([-10.0, None], "log_std_min.*must be below|finite number"),
-    "policy_mean_max": ([0.0, -1.0, math.nan], "> 0|finite number"),
     "task_embedding": ([("rep", "policy"), "rep", None], "rep.*dyn.*rew.*vp"),
 }
 WRONG_SEARCH: dict[str, tuple[list[Any], str]] = {

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from rllib_ezm.models.blocks import BatchNormHead, TanhEncoder, TransitionTrunk
-from rllib_ezm.models.policy_distribution import bound_log_std, bound_mean
+from rllib_ezm.models.policy_distribution import bound_log_std
 from rllib_ezm.models.step_batch_norm import StepBatchNorm
 from rllib_ezm.models.world_model import WorldModel
 
@@ -165,9 +165,8 @@ class FoldedModel:
         """
         parameters = _mlp(features, self._root_policy_head if root else self._policy_head)
         dtype = torch.promote_types(parameters.dtype, torch.float32)
-        raw_mean, raw_log_std = parameters.to(dtype).chunk(2, dim=-1)
+        mean, raw_log_std = parameters.to(dtype).chunk(2, dim=-1)
         spec = self.model.spec
-        mean = bound_mean(raw_mean, spec.policy_mean_max)
         return mean, bound_log_std(raw_log_std, spec.log_std_min, spec.log_std_max)
 
     def _norm(self, norm: nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:

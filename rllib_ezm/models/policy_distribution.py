@@ -27,11 +27,6 @@ def bound_log_std(raw: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return low + 0.5 * (high - low) * (torch.tanh(raw) + 1.0)
 
 
-def bound_mean(raw: torch.Tensor, limit: float | None) -> torch.Tensor:
-    """Map an unbounded network output to `(-limit, limit)`: `limit tanh(raw / limit)`; None: no."""
-    return raw if limit is None else limit * torch.tanh(raw / limit)
-
-
 def sample_squashed(
     mean: torch.Tensor,
     log_std: torch.Tensor,

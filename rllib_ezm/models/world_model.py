@@ -24,7 +24,7 @@ from rllib_ezm.models.blocks import (
 )
 from rllib_ezm.models.categorical import CategoricalSupport
 from rllib_ezm.models.normalizer import ObservationNormalizer
-from rllib_ezm.models.policy_distribution import bound_log_std, bound_mean
+from rllib_ezm.models.policy_distribution import bound_log_std
 from rllib_ezm.models.step_batch_norm import StepBatchNorm
 
 EMBEDDING_SITES = ("rep", "dyn", "rew", "vp")
@@ -53,7 +53,6 @@ class WorldModelSpec:
     value_support: tuple[float, float] = (-299.0, 299.0)
     log_std_min: float = -10.0
     log_std_max: float = 2.0
-    policy_mean_max: float | None = None
     task_embedding: tuple[str, ...] = EMBEDDING_SITES
 
     def __post_init__(self) -> None:
@@ -146,7 +145,6 @@ class ValuePolicyModel(nn.Module):
         super().__init__()
         width = spec.latent_dim + spec.embedding_width("vp")
         self.log_std_min, self.log_std_max = spec.log_std_min, spec.log_std_max
-        self.mean_max = spec.policy_mean_max
         self.trunk = nn.Sequential(residual_stack(width, spec.num_blocks), nn.LayerNorm(width))
         self.value_heads = EnsembleBatchNormHead(
             spec.num_value_heads, width, spec.head_dim, spec.num_bins
@@ -165,8 +163,7 @@ class ValuePolicyModel(nn.Module):
         parameters = self.policy_head(features, steps, root)
         # The distribution is computed in fp32 at least, under autocast too.
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
-        raw_mean, raw_log_std = parameters.chunk(2, dim=-1)
-        mean = bound_mean(raw_mean, self.mean_max)
+        mean, raw_log_std = parameters.chunk(2, dim=-1)
         log_std = bound_log_std(raw_log_std, self.log_std_min, self.log_std_max)
         return Prediction(self.value_heads(features, steps, root), mean, log_std)
 

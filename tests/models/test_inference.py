@@ -42,7 +42,7 @@ def random_rows(*shape, seed=3):
 @pytest.mark.parametrize("sites", SITES, ids="+".join)
 @torch.no_grad()
 def test_every_output_equals_the_training_network(sites):
-    model = trained_looking(task_embedding=sites, policy_mean_max=0.5)
+    model = trained_looking(task_embedding=sites)
     view = FoldedModel(model, torch.float64)
     observations, latent = random_rows(ROWS, OBS_DIM), random_rows(ROWS, 8)
     action = torch.tanh(random_rows(ROWS, ACTION_DIM))

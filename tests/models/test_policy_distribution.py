@@ -9,7 +9,6 @@ from torch import distributions
 from rllib_ezm.models.policy_distribution import (
     MAX_ACTION,
     bound_log_std,
-    bound_mean,
     gaussian_entropy,
     mode_squashed,
     sample_squashed,
@@ -35,13 +34,6 @@ def test_bound_log_std_by_hand():
     # -10 + 6 (tanh(0) + 1) = -4; tanh = 1/2 gives -10 + 6 * 1.5 = -1; the ends are the bounds.
     raw = torch.tensor([0.0, math.atanh(0.5), 100.0, -100.0])
     torch.testing.assert_close(bound_log_std(raw, -10, 2), torch.tensor([-4.0, -1.0, 2.0, -10.0]))
-
-
-def test_bound_mean_by_hand():
-    # 2 tanh(2 atanh(1/4) / 2) = 1/2; the ends are the bounds; None leaves it alone.
-    raw = torch.tensor([0.0, 2 * math.atanh(0.25), 100.0, -100.0])
-    torch.testing.assert_close(bound_mean(raw, 2.0), torch.tensor([0.0, 0.5, 2.0, -2.0]))
-    assert bound_mean(raw, None) is raw
 
 
 def test_squashed_log_prob_by_hand():

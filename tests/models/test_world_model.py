@@ -179,14 +179,6 @@ def test_log_std_stays_in_its_configured_bounds():
     assert log_std[:, 1].tolist() == [-3.0, -3.0]
 
 
-def test_the_policy_mean_stays_in_its_configured_bound():
-    model = tiny_model(policy_mean_max=0.5)
-    with torch.no_grad():
-        model.value_policy_model.policy_head.output.bias[:2] = torch.tensor([100.0, -100.0])
-    mean = model.predict(torch.randn(2, 8), model.embed(torch.tensor([0, 1]))).mean
-    assert mean[:, :2].tolist() == [[0.5, -0.5]] * 2
-
-
 def test_state_dict_restores_the_model():
     model, other = tiny_model(seed=0), tiny_model(seed=1)
     task_ids = torch.tensor([0, 1])
