@@ -1,4 +1,4 @@
-"""HumanoidBench's h1 stands, walks and crawls: a small world model for a CPU.
+"""HumanoidBench's h1 in stand, walk and crawl: a small world model for a CPU.
 
 rllib train file tuned_examples/ezm_h1.py
 
