@@ -215,9 +215,9 @@ def test_training_goes_on_when_a_reanalyze_worker_is_killed(algorithm: EZM) -> N
 
 
 def test_a_trial_asks_for_the_reanalyze_workers_too() -> None:
-    config = asynchronous_config(2).asynchrony(num_cpus_per_reanalyze_worker=3)
+    config = asynchronous_config(2).asynchrony(num_cpus_per_reanalyze_worker=2)
     bundles = EZM.default_resource_request(config.to_dict()).bundles
-    assert [bundle.get("CPU") for bundle in bundles][-2:] == [3, 3]
+    assert [bundle.get("CPU") for bundle in bundles][-2:] == [2, 2]
     without = EZM.default_resource_request(asynchronous_config(0).to_dict()).bundles
     assert bundles[:-2] == without
 
