@@ -266,7 +266,7 @@ def main() -> None:
             "plans": {name: dataclasses.asdict(what) for name, what in plans.items()},
         }
         args.json.write_text(json.dumps(report, indent=1))
-    last = plans[name]
+    last = list(plans.values())[-1]
     print(
         f"\nupdates={last.updates:.4g} learners={last.learners} "
         f"reanalyze_workers={last.reanalyze_workers} cores={last.cores:.4g} limit={last.limit}"

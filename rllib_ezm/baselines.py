@@ -50,9 +50,10 @@ def on_tasks(config: Config, tasks: Sequence[str | TaskSpec], **options: Any) ->
     Raises:
         ValueError: If a task is unknown or an option does not exist.
     """
-    config.environment(ENV_NAME, env_config=EZMConfig().tasks(tasks, **options).env_config)
+    env_config = EZMConfig().tasks(tasks, **options).env_config
+    config.environment(ENV_NAME, env_config=env_config)
     config.env_runners(
-        num_envs_per_env_runner=len(tasks) * options.get("envs_per_task", 1),
+        num_envs_per_env_runner=len(env_config["tasks"]) * env_config["envs_per_task"],
         env_runner_cls=MultiTaskEnvRunner,
         num_env_runners=0,
         env_to_module_connector=_flatten_observations,

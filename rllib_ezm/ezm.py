@@ -61,10 +61,7 @@ class EZM(ResumableAlgorithm):
     @override(Algorithm)
     def setup(self, config: EZMConfig) -> None:
         if ray.util.get_current_placement_group() is None:  # otherwise Tune has placed it
-            actors = self._request(config).bundles[1:]  # the first is this process
-            if actors:
-                ray.init(ignore_reinit_error=True)  # as the first actor would
-                check_fits(sum((Counter(actor) for actor in actors), Counter()))
+            self._check_actors_fit(config)
         super().setup(config)
         settings = self.config
         tasks = settings.get_task_set()
@@ -82,6 +79,15 @@ class EZM(ResumableAlgorithm):
         self.seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
         self.pipeline = Pipeline(self) if settings.asynchronous else None
         self._stage_seconds = dict.fromkeys(STAGES, 0.0)
+
+    def _check_actors_fit(self, config: EZMConfig) -> None:
+        """Raises if Ray can never start the actors, for which RLlib would wait for ever."""
+        actors = self._request(config).bundles[1:]  # the first is this process
+        if not actors:
+            return
+        if not ray.is_initialized():
+            ray.init()  # as the first actor would
+        check_fits(sum((Counter(actor) for actor in actors), Counter()))
 
     @property
     def num_updates_due(self) -> int:
