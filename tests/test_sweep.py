@@ -58,7 +58,7 @@ def test_the_ablations_are_one_grid_of_single_changes() -> None:
             assert {field: getattr(trial, field) for field in FULL} == FULL | changes
             assert trial.latent_dim == trials["full"].latent_dim
             assert trial.env_config == trials["full"].env_config
-    assert file.stop == {"num_env_steps_sampled_lifetime": 60_000}
+    assert file.stop == {"num_env_steps_sampled_lifetime": 12_000}
 
 
 def test_asynchrony_varies_nothing_but_who_does_what_when() -> None:

@@ -14,7 +14,7 @@ config = (
     )
     # The size and ratio that a CPU can bear; the authors use XS and more, and 512.
     .training(model_size="nano", training_ratio=64, gamma=0.99, symlog_obs=True)
-    .evaluation(evaluation_interval=10, evaluation_duration=3)
+    .evaluation(evaluation_interval=6, evaluation_duration=5)
     .reporting(min_sample_timesteps_per_iteration=500, min_time_s_per_iteration=0)
     .debugging(seed=0)
 )
