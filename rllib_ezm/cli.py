@@ -228,10 +228,16 @@ def evaluate(
 )
 @click.option(
     "--statistic",
-    type=click.Choice(["last", "best"]),
+    type=click.Choice(["last", "best", "area"]),
     default="last",
     show_default=True,
-    help="Of each run: mean of the last 10 % of its evaluations, or its best one.",
+    help="Of each run: mean of the last 10 % of its evaluations, its best one, or the mean of all.",
+)
+@click.option(
+    "--max-env-steps",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Compare after N env steps per task: leave out what comes later.",
 )
 @click.option("--reference", metavar="NAME", help="Compare the other variants with this one.")
 @click.option(

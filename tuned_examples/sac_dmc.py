@@ -22,9 +22,9 @@ TRAINING = {
     "num_steps_sampled_before_learning_starts": 3000,
     "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 600_000},
 }
-# As wide as the layers of ezm_dmc.py. RLlib's Q functions have two such encoders, of observation and
-# action, and three layers that join them. Twice as wide and with twice the batch, an update takes
-# twice as long, most of it not arithmetic.
+# As wide as the layers of ezm_dmc.py. RLlib's Q functions have two such encoders, of observation
+# and action, and three layers that join them. Twice as wide and with twice the batch, an update
+# takes twice as long, most of it not arithmetic.
 NETWORK = {"fcnet_hiddens": [128, 128], "fcnet_activation": "relu", "head_fcnet_hiddens": []}
 
 

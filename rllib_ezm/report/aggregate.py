@@ -25,6 +25,7 @@ MAX_POINTS = 100
 STATISTICS = {
     "last": "mean of the last 10 % of evaluations of each run (at least one)",
     "best": "BEST single evaluation of each run and task, which flatters noisy runs",
+    "area": "mean of all evaluations of each run: the area under its learning curve",
 }
 MEASURES: dict[str, Callable[[np.ndarray], float]] = {
     "IQM": metrics.aggregate_iqm,
@@ -70,6 +71,8 @@ def summarise(evaluations: np.ndarray, statistic: str) -> float:
     """One number for the evaluations of a run [P], see `STATISTICS`."""
     if statistic == "best":
         return float(np.max(evaluations))
+    if statistic == "area":
+        return float(np.mean(evaluations))
     return float(np.mean(evaluations[-max(len(evaluations) // 10, 1) :]))
 
 

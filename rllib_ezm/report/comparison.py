@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rllib_ezm.report.aggregate import summarise
+from rllib_ezm.report.budgets import BUDGET_TOLERANCE, budget
 from rllib_ezm.report.runs import Curve
 from rllib_ezm.report.variants import Variant
-
-BUDGET_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,6 @@ def compare(variants: Sequence[Variant], statistic: str) -> tuple[list[Compariso
             notes += _budget_notes(comparison)
             comparisons.append(comparison)
     return comparisons, notes
-
-
-def budget(curves: Sequence[Curve]) -> float:
-    """Mean over the runs of the env steps at which the last evaluation took place."""
-    return float(np.mean([curve.env_steps[-1] for curve in curves]))
 
 
 def _complete_runs(variant: Variant) -> tuple[list[dict[str, Curve]], list[str]]:

@@ -63,6 +63,11 @@ class Curve:
     returns: np.ndarray
     scores: np.ndarray
 
+    def at(self, points: np.ndarray) -> Curve:
+        """The curve at some of its points: indices or a mask."""
+        columns = (self.env_steps, self.updates, self.seconds, self.returns, self.scores)
+        return Curve(*(column[points] for column in columns))
+
 
 @dataclass(frozen=True)
 class GradientCosines:

@@ -18,7 +18,8 @@ from rllib_ezm.report.aggregate import (
     summarise,
     task_estimate,
 )
-from rllib_ezm.report.comparison import Comparison, budget
+from rllib_ezm.report.budgets import budget
+from rllib_ezm.report.comparison import Comparison
 from rllib_ezm.report.reference import POLICIES, PublishedScore, reference_returns
 from rllib_ezm.report.variants import Variant, readable
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from rllib_ezm.errors import UserError
 from rllib_ezm.report import figures, gradients, tables
 from rllib_ezm.report.aggregate import CONFIDENCE, NUM_RESAMPLES, STATISTICS
+from rllib_ezm.report.budgets import within_budget
 from rllib_ezm.report.comparison import Comparison, compare
 from rllib_ezm.report.reference import PublishedScore, published_scores
-from rllib_ezm.report.runs import find_trials
+from rllib_ezm.report.runs import Trial, find_trials
 from rllib_ezm.report.variants import Variant, group_trials
 
 REPORT_FILE = "report.md"
@@ -28,6 +29,7 @@ def write_report(
     reference: str | None = None,
     group_by: Sequence[str] = (),
     published: bool = False,
+    max_env_steps: float | None = None,
 ) -> Path:
     """Write tables and figures of Tune results.
 
@@ -35,10 +37,11 @@ def write_report(
         directories: Tune experiments, or folders of them.
         out: Folder for `report.md`, CSV tables, PNG and SVG figures; made if missing, the files of
             an earlier report are replaced.
-        statistic: "last" or "best", see `STATISTICS`.
+        statistic: "last", "best" or "area", see `STATISTICS`.
         reference: Variant the others are compared with.
         group_by: Config fields that tell variants apart, see `group_trials`.
         published: Also show published scores of the same tasks.
+        max_env_steps: Leave out what comes after so many env steps per task; None: nothing.
 
     Returns:
         The path of `report.md`.
@@ -50,12 +53,20 @@ def write_report(
     if out.exists() and not out.is_dir():
         raise UserError(f"--out: {out} is a file; name a folder")
     trials, unevaluated = find_trials(directories)
+    late: list[Trial] = []
+    if max_env_steps is not None:
+        trials, late = within_budget(trials, max_env_steps)
     variants = group_trials(trials, group_by)
     comparisons, notes = compare(variants, statistic)
+    if max_env_steps is not None:
+        notes.append(f"Evaluations after {max_env_steps:,.0f} env steps per task are left out.")
     if reference is not None:
         notes += _check_reference(reference, comparisons)
     if unevaluated:
         notes.append(f"Left out, because not evaluated yet: {', '.join(unevaluated)}.")
+    if late:
+        listing = ", ".join(f"{trial.experiment}/{trial.name}" for trial in late)
+        notes.append(f"Left out, because first evaluated later: {listing}.")
     notes += tables.setting_notes(variants) + _scale_notes(variants)
     scores = published_scores(task for v in variants for task in v.tasks) if published else []
     if published and not scores:

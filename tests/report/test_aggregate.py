@@ -31,6 +31,7 @@ def test_last_is_the_mean_of_the_last_tenth_and_best_the_maximum() -> None:
     assert summarise(evaluations, "last") == 0.5  # two of 29
     assert summarise(evaluations[:9], "last") == 20.0
     assert summarise(evaluations, "best") == 28.0
+    assert summarise(evaluations, "area") == evaluations.mean()
 
 
 def test_aggregates_against_numbers_worked_by_hand() -> None:

@@ -81,6 +81,20 @@ def test_report_of_a_folder_of_experiments(
 
 
 @NEEDS_EXTRA
+def test_a_common_budget_cuts_curves_tables_and_names_what_it_leaves_out(
+    runs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write_trial(runs / "late" / "t", {task: [99.0] for task in TASKS}, steps=2000)
+    assert main(["report", str(runs), "--out", str(out), "--max-env-steps", "2000"]) == 0
+    assert {row["env_steps_per_task"] for row in rows(out / "scores.csv")} == {"200", "2000"}
+    assert max(int(row["env_steps_per_task"]) for row in rows(out / "curves.csv")) == 2000
+    text = (out / "report.md").read_text()
+    assert "* Evaluations after 2,000 env steps per task are left out." in text
+    assert "* Left out, because first evaluated later: late/t." in text
+
+
+@NEEDS_EXTRA
 def test_best_is_named_in_every_table_and_the_grouping_is_the_users(
     runs: Path, tmp_path: Path
 ) -> None:
