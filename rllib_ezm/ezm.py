@@ -104,6 +104,8 @@ class EZM(ResumableAlgorithm):
         results["evaluation_score_mean"] = self.evaluation_score_mean
         if self.pipeline is not None:
             results["limited_by"] = self._limiting_stage(self.pipeline)
+            for kind, ages in self.pipeline.staleness.take().items():
+                results["staleness"][kind]["ages"] = ages  # Tune makes a histogram of a list
         results["protocol"] = protocol_name(self.config.env_config["termination"])
         return results
 
@@ -258,13 +260,9 @@ class EZM(ResumableAlgorithm):
 
     def _log_pipeline(self, pipeline: Pipeline) -> None:
         """Ages in updates of what was used lately, and what the transfer of weights costs."""
-        for name, ages in pipeline.staleness.items():
-            if ages:
-                median, high, largest = np.percentile(ages, (50, 95, 100))
-                for statistic, value in (("p50", median), ("p95", high), ("max", largest)):
-                    self.metrics.log_value(
-                        ("staleness", name, statistic), float(value), reduce="item"
-                    )
+        for kind, quantiles in pipeline.staleness.quantiles().items():
+            for name, age in quantiles.items():
+                self.metrics.log_value(("staleness", kind, name), age, reduce="item")
         self.metrics.log_value("weight_bytes_sent", pipeline.bytes_sent, reduce="item")
         self.metrics.log_value("learner_idle_s", pipeline.idle_seconds, reduce="item")
         for stage, value in pipeline.stage_seconds.items():

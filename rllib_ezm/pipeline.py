@@ -16,10 +16,11 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
-from rllib_ezm.env_runner_starts import TARGETS
+from rllib_ezm.env_runner_starts import TARGETS as TARGET_SEEDS
 from rllib_ezm.learner_thread import Batch, LearnerThread, Update, Weights
 from rllib_ezm.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
 from rllib_ezm.seeding import derived_seed
+from rllib_ezm.staleness import ACTING, PRIORITIES, TARGETS, Staleness
 from rllib_ezm.wire import from_wire, to_wire
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 COLLECT, REANALYZE = "collect", "reanalyze"
 IDLE_SECONDS = 0.002
-STALENESS_WINDOW = 1000
 
 LEARNERS, ENV_RUNNERS, REANALYZE_WORKERS, DRIVER = STAGES = (
     "learners",
@@ -71,9 +71,7 @@ class Pipeline:
         self.bytes_sent = 0
         self._waits = dict.fromkeys((ENV_RUNNERS, REANALYZE_WORKERS, DRIVER), 0.0)
         self._watched = time.perf_counter()
-        self.staleness: dict[str, deque[int]] = {
-            name: deque(maxlen=STALENESS_WINDOW) for name in ("acting", "targets", "priorities")
-        }
+        self.staleness = Staleness()
 
     def advance(self) -> None:
         """Go on until as many env steps are in as one fragment of every slot holds."""
@@ -190,7 +188,7 @@ class Pipeline:
         for index, collected in found:
             version = self._collecting.pop(index)
             if collected.episodes is not None:
-                self.staleness["acting"].append(algorithm.num_updates - version)
+                self.staleness.note(ACTING, algorithm.num_updates - version)
             else:  # restarted by Ray; the algorithm gives it the latest weights
                 self._acting_version.pop(index)
         algorithm.take_in([collected for _, collected in found])
@@ -238,9 +236,9 @@ class Pipeline:
         made = self._thread.take()
         for update in made:
             self._algorithm.finish_update(update)
-            self.staleness["priorities"].append(update.number - 1 - update.sampled_at)
+            self.staleness.note(PRIORITIES, update.number - 1 - update.sampled_at)
             if update.target_version is not None:
-                self.staleness["targets"].append(update.number - 1 - update.target_version)
+                self.staleness.note(TARGETS, update.number - 1 - update.target_version)
             self._weights = update.weights or self._weights
         return bool(made)
 
@@ -279,7 +277,7 @@ class Pipeline:
             max_restarts=-1,
         )(ReanalyzeWorker)
         seeds = [
-            None if config.seed is None else derived_seed(config.seed, TARGETS, index)
+            None if config.seed is None else derived_seed(config.seed, TARGET_SEEDS, index)
             for index in range(config.num_reanalyze_workers)
         ]
         workers = [remote.remote(config, seed) for seed in seeds]

@@ -85,6 +85,8 @@ def assert_sound(algorithm: EZM, result: dict[str, Any]) -> None:
         assert 0 < staleness["targets"]["max"] <= 5 + 3
     else:
         assert "targets" not in staleness
+    for ages in staleness.values():
+        assert all(0 <= age <= ages["max"] for age in ages["ages"]), "of this iteration's uses"
     assert result["weight_bytes_sent"] > 0
     assert result["learner_idle_s"] > 0
     seconds = result["stage_seconds"]
