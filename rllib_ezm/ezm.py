@@ -87,7 +87,7 @@ class EZM(ResumableAlgorithm):
             return
         if not ray.is_initialized():
             ray.init()  # as the first actor would
-        check_fits(sum((Counter(actor) for actor in actors), Counter()))
+        check_fits(sum((Counter(actor) for actor in actors), Counter()), actors)
 
     @property
     def num_updates_due(self) -> int:
@@ -296,7 +296,7 @@ class EZM(ResumableAlgorithm):
     def default_resource_request(cls, config: Any) -> Any:
         request = cls._request(config)
         if ray.is_initialized():  # otherwise Tune would wait for ever
-            check_fits(request.required_resources)
+            check_fits(request.required_resources, request.bundles)
         return request
 
     @classmethod

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -17,6 +18,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from oracles.tiny import tiny_config
+
+from rllib_ezm.errors import UserError
 
 TASKS = (
     {"name": "gym:Pendulum-v1", "max_episode_steps": 20},
@@ -46,6 +49,9 @@ def main() -> None:
         .training(replay_ratio=0.5)
         .reporting(min_sample_timesteps_per_iteration=100)
     )
+    misplaced = config.copy(copy_frozen=False).env_runners(num_cpus_per_env_runner=1)
+    with pytest.raises(UserError, match=r"asks for 1 CPU .*and 1 runner, but no node"):
+        misplaced.build_algo()  # no node has both, although all together do
     algorithm = config.build_algo()
     for _ in range(2):
         algorithm.train()
