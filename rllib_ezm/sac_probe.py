@@ -76,8 +76,7 @@ class GradientSimilaritySACLearner(SACTorchLearner):
     ) -> dict[str, torch.Tensor]:
         """The losses of the batch."""
         if self._updates % self.config.learner_config_dict[_INTERVAL] == 0:
-            with unnoticed(self, seed=self._updates):
-                self._measured = self._measure(batch[DEFAULT_MODULE_ID])
+            self._measured = self.measure(batch[DEFAULT_MODULE_ID])
         self._updates += 1
         return super().compute_losses(fwd_out=fwd_out, batch=batch)
 
@@ -85,6 +84,11 @@ class GradientSimilaritySACLearner(SACTorchLearner):
         """Cosines [T, T] by module, if they were measured since the last call."""
         measured, self._measured = self._measured, {}
         return measured
+
+    def measure(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Cosines [T, T] by module, of a batch's columns [M, ...]; leaves no trace."""
+        with unnoticed(self, seed=self._updates):
+            return self._measure(batch)
 
     def _measure(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         num_tasks = self.config.learner_config_dict[_NUM_TASKS]
