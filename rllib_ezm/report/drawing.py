@@ -17,6 +17,8 @@ from rllib_ezm.report.comparison import Comparison
 from rllib_ezm.report.reference import POLICIES, PublishedScore
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+MAX_VARIANTS_WITH_RUNS = 2
+"""Up to so many variants, curves of single runs are drawn as well."""
 GREY = "#555555"
 PUBLISHED = "published: "
 SIMPLE_POLICIES = {policy: policy.replace("_", " ") for policy in POLICIES}

@@ -24,6 +24,7 @@ from rllib_ezm.report.aggregate import (
 from rllib_ezm.report.comparison import Comparison
 from rllib_ezm.report.drawing import (
     GREY,
+    MAX_VARIANTS_WITH_RUNS,
     SCORE_LABEL,
     SIMPLE_POLICIES,
     STEPS_LABEL,
@@ -41,8 +42,6 @@ from rllib_ezm.report.variants import Variant
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
-MAX_VARIANTS_WITH_RUNS = 2
-"""Up to so many variants, curves of single runs are drawn as well."""
 
 
 def variant_styles(variants: Iterable[Variant]) -> Styles:

@@ -9,7 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from rllib_ezm.report.drawing import Styles, legend, make_panels, styled
+from rllib_ezm.report.drawing import (
+    MAX_VARIANTS_WITH_RUNS,
+    Styles,
+    legend,
+    make_panels,
+    styled,
+)
 from rllib_ezm.report.runs import GradientCosines
 from rllib_ezm.report.variants import Variant
 
@@ -17,6 +23,7 @@ STAGES = ("first third", "second third", "last third")
 MAX_TASKS_WITH_NUMBERS = 6
 
 Runs = Sequence[GradientCosines]
+Line = tuple[np.ndarray, np.ndarray]
 
 
 def gradient_figures(variants: Sequence[Variant], styles: Styles) -> dict[str, Figure]:
@@ -74,21 +81,42 @@ def stage_mean(runs: Runs, module: str, stage: int, end: float) -> np.ndarray:
 
 @styled
 def similarity_curves(probed: dict[str, Runs], styles: Styles) -> Figure:
-    """Mean cosine over all pairs of tasks against updates: a panel per module, a line per run."""
+    """Mean cosine over all pairs of tasks against updates, a panel per module.
+
+    A line per run; of more than two variants, their mean over the updates that all runs reached.
+    """
     modules = list(next(iter(probed.values()))[0].cosines)
     figure, panels = make_panels(len(modules))
     for axes, module in zip(panels, modules, strict=True):
         for name, runs in probed.items():
-            for run in runs:
-                matrices = run.cosines[module]
-                first, second = np.triu_indices(matrices.shape[1], k=1)
-                pairs = matrices[:, first, second]
-                known = np.isfinite(pairs).any(axis=1)
+            lines = [pair_mean(run, module) for run in runs]
+            if len(probed) > MAX_VARIANTS_WITH_RUNS:
+                lines = [mean_line(lines)]
+            for updates, mean in lines:
                 colour, line = styles[name]
-                mean = np.nanmean(pairs[known], axis=1)
-                axes.plot(run.updates[known], mean, line, color=colour, lw=1.0, label=name)
+                axes.plot(updates, mean, line, color=colour, lw=1.0, label=name)
         axes.axhline(0.0, color="black", lw=0.6)
         axes.set(title=module, xlabel="updates", ylabel="mean cosine of two tasks")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     legend(figure, panels)
     return figure
+
+
+def pair_mean(run: GradientCosines, module: str) -> Line:
+    """Updates [P'] and the mean cosine over the pairs of tasks [P'], where any is known."""
+    matrices = run.cosines[module]
+    first, second = np.triu_indices(matrices.shape[1], k=1)
+    pairs = matrices[:, first, second]
+    known = np.isfinite(pairs).any(axis=1)
+    return run.updates[known], np.nanmean(pairs[known], axis=1)
+
+
+def mean_line(lines: Sequence[Line]) -> Line:
+    """Mean of the lines at every update that one of them has and all of them cover."""
+    lines = [line for line in lines if line[0].size]
+    if not lines:
+        return np.empty(0), np.empty(0)
+    grid = np.unique(np.concatenate([updates for updates, _ in lines]))
+    covered = (grid >= max(x[0] for x, _ in lines)) & (grid <= min(x[-1] for x, _ in lines))
+    grid = grid[covered]
+    return grid, np.mean([np.interp(grid, *line) for line in lines], axis=0)

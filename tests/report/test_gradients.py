@@ -11,7 +11,7 @@ from rllib_ezm.report.runs import GradientCosines, find_trials
 pytest.importorskip("matplotlib")
 pytest.importorskip("rliable")
 
-from rllib_ezm.report.gradients import stage_mean
+from rllib_ezm.report.gradients import mean_line, pair_mean, stage_mean
 from rllib_ezm.report.write import write_report
 
 RETURNS = {"dmc:a": [1.0, 2.0], "dmc:b": [1.0, 2.0], "dmc:c": [1.0, 2.0]}
@@ -37,6 +37,25 @@ def test_thirds_of_the_training_are_averaged_over_runs() -> None:
     assert means[0] == pytest.approx((0.1 + 0.3 + 0.8) / 3)
     assert np.isnan(means[1])
     assert means[2] == pytest.approx((0.7 + 0.3) / 2)
+
+
+def test_curves_average_the_pairs_that_are_known_and_then_the_runs() -> None:
+    nan = np.nan
+    matrices = np.array(
+        [
+            [[1, 0.5, nan], [0.5, 1, nan], [nan, nan, 1]],
+            [[1, nan, nan], [nan, 1, nan], [nan, nan, 1]],
+            [[1, 0.1, 0.2], [0.1, 1, 0.6], [0.2, 0.6, 1]],
+        ]
+    )
+    updates, mean = pair_mean(GradientCosines(np.array([10, 20, 30]), {"rep": matrices}), "rep")
+    assert updates.tolist() == [10, 30]
+    np.testing.assert_allclose(mean, [0.5, 0.3])
+    other = np.array([20, 25, 40]), np.array([0.0, 0.2, 0.9])
+    updates, mean = mean_line([(updates, mean), other])
+    assert updates.tolist() == [20, 25, 30], "what both cover"
+    np.testing.assert_allclose(mean, [0.2, (0.35 + 0.2) / 2, (0.3 + 0.2 + 0.7 / 3) / 2])
+    assert mean_line([(np.empty(0), np.empty(0))])[0].size == 0
 
 
 def test_the_report_draws_what_was_measured(tmp_path: Path) -> None:
