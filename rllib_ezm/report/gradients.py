@@ -84,12 +84,15 @@ def similarity_curves(probed: dict[str, Runs], styles: Styles) -> Figure:
     """Mean cosine over all pairs of tasks against updates, a panel per module.
 
     A line per run; of more than two variants, their mean over the updates that all runs reached.
+    Algorithms may have different modules.
     """
-    modules = list(next(iter(probed.values()))[0].cosines)
+    modules = list(
+        dict.fromkeys(m for runs in probed.values() for run in runs for m in run.cosines)
+    )
     figure, panels = make_panels(len(modules))
     for axes, module in zip(panels, modules, strict=True):
         for name, runs in probed.items():
-            lines = [pair_mean(run, module) for run in runs]
+            lines = [pair_mean(run, module) for run in runs if module in run.cosines]
             if len(probed) > MAX_VARIANTS_WITH_RUNS:
                 lines = [mean_line(lines)]
             for updates, mean in lines:

@@ -66,11 +66,16 @@ def test_the_report_draws_what_was_measured(tmp_path: Path) -> None:
             config = {"variant": name}
             write_trial(folder, RETURNS, seed=seed, config=config, gradients=gradients)
     write_trial(tmp_path / "runs" / "e" / "p", RETURNS, config={"variant": "not probed"})
+    other = {"config": {"variant": "SAC"}, "gradients": {"critic": [0.1] * 4}}
+    write_trial(tmp_path / "runs" / "e" / "sac", RETURNS, **other)
     report = write_report([tmp_path / "runs"], tmp_path / "out")
-    figures = {"gradients_full", "gradients_no_IER", "gradient_curves"}
+    figures = {"gradients_full", "gradients_no_IER", "gradients_SAC", "gradient_curves"}
     assert {f.stem for f in (tmp_path / "out").glob("gradient*.png")} == figures
     for name in figures:
         assert f"![{name}]({name}.png)" in report.read_text()
     svg = (tmp_path / "out" / "gradients_full.svg").read_text()
     for text in ("full (2 runs)", "representation", "first third", "0.50"):
         assert f">{text}<" in svg
+    curves = (tmp_path / "out" / "gradient_curves.svg").read_text()
+    for module in ("representation", "dynamics", "critic"):
+        assert f">{module}<" in curves
