@@ -105,7 +105,8 @@ class EZM(ResumableAlgorithm):
         if self.pipeline is not None:
             results["limited_by"] = self._limiting_stage(self.pipeline)
             for kind, ages in self.pipeline.staleness.take().items():
-                results["staleness"][kind]["ages"] = ages  # Tune makes a histogram of a list
+                # Tune makes a histogram of a list. A kind may be used first during an evaluation.
+                results.setdefault("staleness", {}).setdefault(kind, {})["ages"] = ages
         results["protocol"] = protocol_name(self.config.env_config["termination"])
         return results
 
