@@ -4,8 +4,8 @@ rllib train file tuned_examples/ablations.py --num-samples 3 --experiment-name a
 rllib-ezm report ~/ray_results/ablations --reference full
 
 Eight variants; a run of 4,000 env steps per task takes about six minutes of one core, and of 20,000
-(`--stop '{"num_env_steps_sampled_lifetime": 60000}'`) five times that. They also log the similarity
-of the tasks' gradients (Fig. 3).
+(`--stop '{"num_env_steps_sampled_lifetime": 60000}'`) has six times the updates. They also
+log the similarity of the tasks' gradients (Fig. 3).
 """
 
 from ezm_dmc import config as walkers

@@ -52,7 +52,7 @@ def within_budget(trials: Sequence[Trial], max_env_steps: float) -> tuple[list[T
 
 
 def _cut(trial: Trial, limit: float) -> dict[str, Curve]:
-    """Its curves up to the limit, without those that begin after it."""
+    """The trial's curves up to the limit, without those that begin after it."""
     curves = trial.curves
     if len({len(curve.env_steps) for curve in curves.values()}) == 1:
         mean = np.mean([curve.env_steps for curve in curves.values()], axis=0)

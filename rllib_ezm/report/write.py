@@ -8,7 +8,7 @@ from pathlib import Path
 from rllib_ezm.errors import UserError
 from rllib_ezm.report import figures, gradients, tables
 from rllib_ezm.report.aggregate import CONFIDENCE, NUM_RESAMPLES, STATISTICS
-from rllib_ezm.report.budgets import within_budget
+from rllib_ezm.report.budgets import BUDGET_TOLERANCE, within_budget
 from rllib_ezm.report.comparison import Comparison, compare
 from rllib_ezm.report.reference import PublishedScore, published_scores
 from rllib_ezm.report.runs import Trial, find_trials
@@ -59,7 +59,10 @@ def write_report(
     variants = group_trials(trials, group_by)
     comparisons, notes = compare(variants, statistic)
     if max_env_steps is not None:
-        notes.append(f"Evaluations after {max_env_steps:,.0f} env steps per task are left out.")
+        notes.append(
+            f"Left out: evaluations more than {BUDGET_TOLERANCE:.0%} after "
+            f"{max_env_steps:,.0f} env steps per task."
+        )
     if reference is not None:
         notes += _check_reference(reference, comparisons)
     if unevaluated:

@@ -90,7 +90,7 @@ def test_a_common_budget_cuts_curves_tables_and_names_what_it_leaves_out(
     assert {row["env_steps_per_task"] for row in rows(out / "scores.csv")} == {"200", "2000"}
     assert max(int(row["env_steps_per_task"]) for row in rows(out / "curves.csv")) == 2000
     text = (out / "report.md").read_text()
-    assert "* Evaluations after 2,000 env steps per task are left out." in text
+    assert "* Left out: evaluations more than 5% after 2,000 env steps per task." in text
     assert "* Left out, because first evaluated later: late/t." in text
 
 
