@@ -237,7 +237,7 @@ def evaluate(
     "--max-env-steps",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
-    help="Compare after N env steps per task: leave out what comes later.",
+    help="Compare after N env steps per task: leave out what comes later; interpolate if need be.",
 )
 @click.option("--reference", metavar="NAME", help="Compare the other variants with this one.")
 @click.option(

@@ -20,6 +20,7 @@ from rllib_ezm.report.runs import Curve
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
+NUM_PERMUTATIONS = 10_000
 MAX_POINTS = 100
 
 STATISTICS = {
@@ -122,6 +123,31 @@ def probability_of_improvement(scores: np.ndarray, reference: np.ndarray) -> Est
     return Estimate(float(wins(*samples)), _pair(interval), runs)
 
 
+def permutation_p_value(scores: np.ndarray, reference: np.ndarray) -> float | None:
+    """How often two groups drawn from the same runs at random differ at least as much.
+
+    The permutation test of the runs' mean scores over the tasks, two-sided (twice the smaller
+    tail). Exact for few runs, where it cannot become small: three against three give 0.1 or more.
+
+    Args:
+        scores: Normalised scores [R, T].
+        reference: Those of the reference [R', T].
+
+    Returns:
+        The p value, without a correction for further comparisons; None if either has one run.
+    """
+    if min(len(scores), len(reference)) < 2:
+        return None
+    test = stats.permutation_test(
+        (scores.mean(axis=1), reference.mean(axis=1)),
+        _difference,
+        vectorized=True,
+        n_resamples=NUM_PERMUTATIONS,
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
+
+
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> Band:
     """Share of runs and tasks [R, T] whose score is above each threshold [K]."""
     above = (scores[..., None] > thresholds).astype(np.float64)
@@ -204,6 +230,10 @@ def _common_grid(curves: Sequence[Curve]) -> np.ndarray | None:
         return curves[0].env_steps
     points = min(max(len(curve.env_steps) for curve in curves), MAX_POINTS)
     return np.linspace(first, last, points if last > first else 1)
+
+
+def _difference(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.mean(x, axis=axis) - np.mean(y, axis=axis)
 
 
 def _mean(samples: np.ndarray) -> np.ndarray:

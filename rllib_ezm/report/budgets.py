@@ -20,10 +20,11 @@ def budget(curves: Sequence[Curve]) -> float:
 
 
 def within_budget(trials: Sequence[Trial], max_env_steps: float) -> tuple[list[Trial], list[Trial]]:
-    """Leave out the evaluations after a number of env steps per task, and 5 % more.
+    """What the runs had shown after a number of env steps per task.
 
-    The tasks of a run may differ in their env steps, by an episode per slot at most; an evaluation
-    counts by their mean.
+    Evaluations more than 5 % later are left out. Where none took place within 5 %, one is
+    interpolated between those before and after. The tasks of a run may differ in their env steps,
+    by an episode per slot at most; an evaluation counts by their mean.
 
     Args:
         trials: The trials.
@@ -37,7 +38,7 @@ def within_budget(trials: Sequence[Trial], max_env_steps: float) -> tuple[list[T
     """
     kept, dropped = [], []
     for trial in trials:
-        curves = _cut(trial, max_env_steps * (1 + BUDGET_TOLERANCE))
+        curves = _cut(trial, max_env_steps)
         if curves:
             kept.append(replace(trial, curves=curves))
         else:
@@ -51,12 +52,25 @@ def within_budget(trials: Sequence[Trial], max_env_steps: float) -> tuple[list[T
     return kept, dropped
 
 
-def _cut(trial: Trial, limit: float) -> dict[str, Curve]:
-    """The trial's curves up to the limit, without those that begin after it."""
+def _cut(trial: Trial, budget: float) -> dict[str, Curve]:
+    """The trial's curves up to the budget, without those that begin after it."""
     curves = trial.curves
+    steps = {task: curve.env_steps for task, curve in curves.items()}
     if len({len(curve.env_steps) for curve in curves.values()}) == 1:
-        mean = np.mean([curve.env_steps for curve in curves.values()], axis=0)
-        taken = dict.fromkeys(curves, mean <= limit)
-    else:  # some evaluation lacks a task
-        taken = {task: curve.env_steps <= limit for task, curve in curves.items()}
-    return {task: curve.at(taken[task]) for task, curve in curves.items() if taken[task].any()}
+        mean: np.ndarray = np.mean(list(steps.values()), axis=0)
+        steps = dict.fromkeys(curves, mean)
+    # Otherwise some evaluation lacks a task, and tasks count for themselves.
+    return {
+        task: _until(curve, steps[task], budget)
+        for task, curve in curves.items()
+        if steps[task][0] <= budget * (1 + BUDGET_TOLERANCE)
+    }
+
+
+def _until(curve: Curve, steps: np.ndarray, budget: float) -> Curve:
+    """The curve's evaluations, which took place after so many `steps` [P], up to the budget."""
+    taken = steps <= budget * (1 + BUDGET_TOLERANCE)
+    kept = curve.at(taken)
+    if taken.all() or steps[taken][-1] >= budget * (1 - BUDGET_TOLERANCE):
+        return kept
+    return kept.followed_by(np.interp(budget, steps, column) for column in curve.columns)

@@ -63,10 +63,19 @@ class Curve:
     returns: np.ndarray
     scores: np.ndarray
 
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The fields in their order, each [P]."""
+        return (self.env_steps, self.updates, self.seconds, self.returns, self.scores)
+
     def at(self, points: np.ndarray) -> Curve:
         """The curve at some of its points: indices or a mask."""
-        columns = (self.env_steps, self.updates, self.seconds, self.returns, self.scores)
-        return Curve(*(column[points] for column in columns))
+        return Curve(*(column[points] for column in self.columns))
+
+    def followed_by(self, point: Iterable[float]) -> Curve:
+        """The curve and one more point, a number for each of `columns`."""
+        pairs = zip(self.columns, point, strict=True)
+        return Curve(*(np.append(column, value) for column, value in pairs))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rllib_ezm.report.aggregate import (
     MEASURES,
     Estimate,
     aggregate_estimate,
+    permutation_p_value,
     probability_of_improvement,
     summarise,
     task_estimate,
@@ -57,9 +59,14 @@ def aggregate_rows(
         for name, scores in comparison.scores.items():
             estimates = {measure: aggregate_estimate(scores, measure) for measure in MEASURES}
             if reference in comparison.scores and name != reference:
-                estimates[f"P(better than {reference})"] = probability_of_improvement(
-                    scores, comparison.scores[reference]
-                )
+                against = comparison.scores[reference]
+                better = probability_of_improvement(scores, against)
+                estimates[f"P(better than {reference})"] = better
+                p_value = permutation_p_value(scores, against)
+                if p_value is not None:
+                    estimates[f"p (differs from {reference})"] = replace(
+                        better, value=p_value, interval=None
+                    )
             rows += [
                 {"tasks": tasks, "variant": name, "statistic": statistic, "measure": measure}
                 | {"seeds": estimate.runs}

@@ -20,6 +20,12 @@ POLICIES_NOTE = (
     "of 10 episodes, and of one with the action that aims at the start pose."
 )
 
+SCORES_NOTE = "Normalised scores; the optimality gap is what is missing to success: less is better."
+TEST_NOTE = (
+    "p: two-sided permutation test of the runs' mean scores, not corrected for the number of "
+    "comparisons; three runs against three give 0.1 at least."
+)
+
 
 def write_report(
     directories: Sequence[Path],
@@ -41,7 +47,7 @@ def write_report(
         reference: Variant the others are compared with.
         group_by: Config fields that tell variants apart, see `group_trials`.
         published: Also show published scores of the same tasks.
-        max_env_steps: Leave out what comes after so many env steps per task; None: nothing.
+        max_env_steps: Compare after so many env steps per task; None: at the end of each run.
 
     Returns:
         The path of `report.md`.
@@ -61,7 +67,8 @@ def write_report(
     if max_env_steps is not None:
         notes.append(
             f"Left out: evaluations more than {BUDGET_TOLERANCE:.0%} after "
-            f"{max_env_steps:,.0f} env steps per task."
+            f"{max_env_steps:,.0f} env steps per task. A run without an evaluation within "
+            f"{BUDGET_TOLERANCE:.0%} of it has one interpolated there, its last in `curves.csv`."
         )
     if reference is not None:
         notes += _check_reference(reference, comparisons)
@@ -119,7 +126,7 @@ def _write_tables(
         tables.markdown(tables.readable_task_rows(tasks)),
         POLICIES_NOTE,
         "## Over tasks",
-        "Normalised scores; the optimality gap is what is missing to success: less is better.",
+        SCORES_NOTE if reference is None else f"{SCORES_NOTE} {TEST_NOTE}",
     ]
     for comparison in comparisons:
         key = " ".join(comparison.tasks)

@@ -13,6 +13,7 @@ from rllib_ezm.report.aggregate import (  # noqa: E402
     iqm_curve,
     mean_curve,
     performance_profile,
+    permutation_p_value,
     probability_of_improvement,
     summarise,
     task_estimate,
@@ -55,6 +56,21 @@ def test_probability_of_improvement_against_a_number_worked_by_hand() -> None:
     assert probability_of_improvement(y, x).value == pytest.approx(1 - expected)
     with pytest.raises(ValueError, match="2 tasks against 1"):
         probability_of_improvement(x, y[:, :1])
+
+
+def test_permutation_test_counts_the_partings_that_differ_as_much() -> None:
+    low, high = np.array([[0.0, 0.2], [0.2, 0.2], [0.3, 0.3]]), np.array([[0.5, 0.5], [0.7, 0.5]])
+    # One of the 10 ways to choose 2 of 5 means is as high; twice that.
+    assert permutation_p_value(high, low) == pytest.approx(0.2)
+    assert permutation_p_value(low, high) == pytest.approx(0.2)
+    assert permutation_p_value(low, low) == 1.0
+    # Of the 6 ways to choose 2 of 1, 2, 3, 4, two are as low as 1, 3; twice that.
+    x, y = np.array([[1.0], [3.0]]), np.array([[2.0], [4.0]])
+    assert permutation_p_value(x, y) == pytest.approx(4 / 6)
+    assert permutation_p_value(x[:1], y) is None
+    many = np.random.default_rng(0).normal(size=(2, 12, 3))
+    assert 0.05 < permutation_p_value(*many) < 1  # too many partings: at random
+    assert permutation_p_value(many[0], many[1] + 5) == pytest.approx(1e-4, rel=2)
 
 
 def test_profile_is_the_share_above_each_threshold() -> None:

@@ -23,6 +23,18 @@ def test_evaluations_up_to_the_budget_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(trials[0].curves["dmc:a"].returns, [1, 2, 3])
 
 
+def test_where_no_evaluation_is_near_the_budget_one_is_interpolated(tmp_path: Path) -> None:
+    write_trial(tmp_path / "e" / "t", {"dmc:a": [1.0, 2.0, 4.0], "dmc:b": [4.0, 8.0, 9.0]})
+    trials, _ = find_trials([tmp_path])
+    (trial,), _ = within_budget(trials, 450)
+    np.testing.assert_allclose(trial.curves["dmc:a"].env_steps, [200, 400, 450])
+    np.testing.assert_allclose(trial.curves["dmc:a"].returns, [1, 2, 2.5])
+    np.testing.assert_allclose(trial.curves["dmc:b"].returns, [4, 8, 8.25])
+    updates = trials[0].curves["dmc:a"].updates
+    assert trial.curves["dmc:a"].updates[-1] == updates[1] + (updates[2] - updates[1]) / 4
+    np.testing.assert_array_equal(within_budget(trials, 421)[0][0].curves["dmc:a"].returns, [1, 2])
+
+
 def test_an_evaluation_counts_by_the_mean_of_its_tasks(tmp_path: Path) -> None:
     folder = write_trial(tmp_path / "e" / "t", {"dmc:a": [1.0, 2.0], "dmc:b": [3.0, 4.0]})
     results = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]

@@ -55,6 +55,7 @@ def test_report_of_a_folder_of_experiments(
 
     measures = {(row["variant"], row["measure"]): row for row in rows(out / "aggregates.csv")}
     assert measures["less", "P(better than full)"]["value"] == "0.0"
+    assert ("less", "p (differs from full)") not in measures  # one seed
     assert float(measures["less", "IQM"]["value"]) == pytest.approx(0.4 * last, abs=1e-5)
 
     curves = rows(out / "curves.csv")
@@ -90,7 +91,7 @@ def test_a_common_budget_cuts_curves_tables_and_names_what_it_leaves_out(
     assert {row["env_steps_per_task"] for row in rows(out / "scores.csv")} == {"200", "2000"}
     assert max(int(row["env_steps_per_task"]) for row in rows(out / "curves.csv")) == 2000
     text = (out / "report.md").read_text()
-    assert "* Left out: evaluations more than 5% after 2,000 env steps per task." in text
+    assert "* Left out: evaluations more than 5% after 2,000 env steps per task. " in text
     assert "* Left out, because first evaluated later: late/t." in text
 
 
