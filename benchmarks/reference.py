@@ -63,12 +63,21 @@ class SequentialPlanner(Planner):
         *,
         noise: SearchNoise | None = None,
         generator: torch.Generator | None = None,
+        replayed_action: torch.Tensor | None = None,
     ) -> Plan:
         assert settings is not None
         mask = self.action_mask[task_ids]
         model = TrainingNetwork(self.model.eval())
         found = gumbel_search(
-            model, root, task_ids, mask, settings, noise, generator, one_by_one=True
+            model,
+            root,
+            task_ids,
+            mask,
+            settings,
+            noise,
+            generator,
+            replayed_action,
+            one_by_one=True,
         )
         weights = torch.softmax(found.scores, dim=-1)
         return Plan(found.action, found.value, found.candidates, weights)
