@@ -82,6 +82,23 @@ def test_report_of_a_folder_of_experiments(
 
 
 @NEEDS_EXTRA
+def test_variants_of_several_seeds_are_tested_against_the_reference(
+    runs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write_trial(runs / "less_seed1" / "t", {task: [50.0] * 20 for task in TASKS}, seed=1)
+    assert main(["report", str(runs), "--out", str(out), "--reference", "full"]) == 0
+    measures = {(row["variant"], row["measure"]): row for row in rows(out / "aggregates.csv")}
+    test = measures["less", "p (differs from full)"]
+    # One of the 6 ways to part four runs in two pairs is as low; twice that.
+    assert float(test["value"]) == pytest.approx(1 / 3, abs=1e-5)
+    assert (test["low"], test["high"]) == ("", "")
+    text = (out / "report.md").read_text()
+    assert "p (differs from full) (last)" in text
+    assert "three runs against three give 0.1 at least" in text
+
+
+@NEEDS_EXTRA
 def test_a_common_budget_cuts_curves_tables_and_names_what_it_leaves_out(
     runs: Path, tmp_path: Path
 ) -> None:
