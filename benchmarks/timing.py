@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rllib_ezm.allocator import keep_freed_memory
+from rllib_ezm.utils.allocator import keep_freed_memory
 
 GEMM_SIZE = 2048
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.protocol import PROTOCOLS
+from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_ezm.experiment import ExperimentOutcome

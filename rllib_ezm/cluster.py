@@ -13,7 +13,7 @@ import ray
 from ray import tune
 from ray.tune.search.variant_generator import generate_variants
 
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_ezm.experiment_file import ExperimentFile

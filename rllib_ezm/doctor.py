@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_ezm.experiment_file import ExperimentFile

@@ -13,7 +13,6 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
 
-from rllib_ezm.seeding import derived_seed, seed_generators
 from rllib_ezm.tasks.failure import (
     ENV_FAILURES,
     MAX_CONSECUTIVE_FAILURES,
@@ -23,6 +22,7 @@ from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.slot import TaskSlot
+from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 ENV_NAME = "ezm_multitask"
 """Name of the multi-task environment in RLlib's registry."""

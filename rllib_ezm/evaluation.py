@@ -18,12 +18,12 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
-from rllib_ezm.checkpoint import MANIFEST_FILE, verify
 from rllib_ezm.env_runner import MultiTaskEnvRunner, PlayedEpisode
-from rllib_ezm.errors import UserError
 from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.tasks.multitask import TaskSet, task_set
+from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
+from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_ezm.pipeline import Pipeline

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.progress import ProgressPrinter
+from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_ezm.experiment_file import ExperimentFile

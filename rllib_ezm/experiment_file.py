@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms import Algorithm, AlgorithmConfig
@@ -44,7 +44,7 @@ class ExperimentFile:
 
     def descriptions(self) -> list[str]:
         """What an EZMConfig says of itself; the lines of all configs of a sweep, none twice."""
-        from rllib_ezm.sweep import configs_of
+        from rllib_ezm.utils.sweep import configs_of
 
         configs: list[Any] = [*configs_of(self.config).values()] or [self.config]
         return list(dict.fromkeys(c.describe() for c in configs if hasattr(c, "describe")))
@@ -56,7 +56,7 @@ class ExperimentFile:
             UserError: If its config is not an EZMConfig.
         """
         from rllib_ezm.smoke import SMOKE_STOP, scale_down
-        from rllib_ezm.sweep import configs_of, sweep
+        from rllib_ezm.utils.sweep import configs_of, sweep
 
         variants = {name: scale_down(config) for name, config in configs_of(self.config).items()}
         config = sweep(variants) if variants else scale_down(self.config)

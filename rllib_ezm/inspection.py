@@ -16,12 +16,12 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune.result import TRAINING_ITERATION
 from rich.table import Table
 
-from rllib_ezm.checkpoint import MANIFEST_FILE, package_versions, verify
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.errors import UserError
 from rllib_ezm.evaluation import load_config
 from rllib_ezm.replay.storage import load_state
 from rllib_ezm.resume import EZM_STATE, REPLAY
+from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, package_versions, verify
+from rllib_ezm.utils.errors import UserError
 
 NOT_SETTINGS = ("env_config", "_rl_module_spec", "algo_class", "class", "simple_optimizer")
 """Not listed as changes: the tasks have a table of their own, the rest RLlib fills in itself."""

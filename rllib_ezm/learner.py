@@ -13,7 +13,6 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from torch.autograd.graph import increment_version
 
-from rllib_ezm.allocator import keep_freed_memory
 from rllib_ezm.losses.targets import age_mixing_weight, alive_mask, mix_values, state_masks
 from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
@@ -23,7 +22,8 @@ from rllib_ezm.nonfinite import NonFiniteGuard
 from rllib_ezm.reanalyze.reanalyzer import Reanalyzed
 from rllib_ezm.reanalyze_worker import make_reanalyzer, reanalyzed_columns
 from rllib_ezm.rl_module import EZMTorchRLModule
-from rllib_ezm.seeding import derived_seed, seed_generators
+from rllib_ezm.utils.allocator import keep_freed_memory
+from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 PRIORITIES = "priorities"
 REANALYZE_SECONDS = "reanalyze_seconds"

@@ -19,8 +19,8 @@ from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
 from rllib_ezm.env_runner_starts import TARGETS as TARGET_SEEDS
 from rllib_ezm.learner_thread import Batch, LearnerThread, Update, Weights
 from rllib_ezm.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
-from rllib_ezm.seeding import derived_seed
 from rllib_ezm.staleness import ACTING, PRIORITIES, TARGETS, Staleness
+from rllib_ezm.utils.seeding import derived_seed
 from rllib_ezm.wire import from_wire, to_wire
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ray.rllib.utils.actor_manager import FaultAwareApply
 from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
 from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
-from rllib_ezm.seeding import seed_generators
+from rllib_ezm.utils.seeding import seed_generators
 from rllib_ezm.wire import from_wire
 
 PREFIX = "reanalyzed_"

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import ray
 from ray.exceptions import RayActorError
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.replay.checks import check_budget, required_bytes
 from rllib_ezm.replay.shares import balanced_shares
-from rllib_ezm.seeding import derived_seed
+from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.seeding import derived_seed
 
 State = dict[str, Any]
 IntArray = npt.NDArray[np.int64]

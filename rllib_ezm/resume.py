@@ -15,19 +15,19 @@ from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
 
-from rllib_ezm.checkpoint import (
+from rllib_ezm.env_runner_starts import DRIVER, LEARNER, EnvRunnerStarts
+from rllib_ezm.replay import MultiTaskReplayBuffer
+from rllib_ezm.replay.storage import load_state, save_state
+from rllib_ezm.replay_actors import ReplayActors
+from rllib_ezm.utils.checkpoint_folder import (
     package_versions,
     readable_folder,
     verify,
     writable_folder,
     write_manifest,
 )
-from rllib_ezm.env_runner_starts import DRIVER, LEARNER, EnvRunnerStarts
-from rllib_ezm.errors import UserError
-from rllib_ezm.replay import MultiTaskReplayBuffer
-from rllib_ezm.replay.storage import load_state, save_state
-from rllib_ezm.replay_actors import ReplayActors
-from rllib_ezm.seeding import derived_seed, seed_generators
+from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 logger = logging.getLogger(__name__)
 

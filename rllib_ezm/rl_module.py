@@ -16,7 +16,6 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
-from rllib_ezm.checkpoint import resolve
 from rllib_ezm.cross_task import ACTING_TASK
 from rllib_ezm.losses.variance_window import VarianceWindow
 from rllib_ezm.models.precision import autocast
@@ -24,6 +23,7 @@ from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
 from rllib_ezm.search.planner import Plan, Planner
 from rllib_ezm.search.settings import SearchSettings
+from rllib_ezm.utils.checkpoint_folder import resolve
 
 SEARCH_VALUE = "search_value"
 SEARCH_ACTION = "search_action"

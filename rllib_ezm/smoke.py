@@ -9,7 +9,7 @@ from typing import Any
 from ray.rllib.algorithms import AlgorithmConfig
 
 from rllib_ezm.config import EZMConfig
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 SMOKE_STOP = {"num_updates_lifetime": 10}
 """Where a smoke run ends."""

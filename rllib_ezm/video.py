@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.rl_module import EZMTorchRLModule
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.tasks.padding import PadTask
+from rllib_ezm.utils.errors import UserError
 
 DEFAULT_FPS = 30
 """Frames per second of an environment that does not tell its own."""

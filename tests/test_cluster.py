@@ -10,7 +10,7 @@ from oracles.tiny import tiny_config
 from ray import tune
 
 from rllib_ezm import EZM, EZMConfig, cluster
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -28,10 +28,10 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.checkpoint import verify
 from rllib_ezm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.evaluation import evaluate_per_task
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
+from rllib_ezm.utils.checkpoint_folder import verify
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 

@@ -7,9 +7,9 @@ import pytest
 from oracles.tiny import scripted_task, tiny_config
 
 from rllib_ezm.cli import main
-from rllib_ezm.errors import UserError
 from rllib_ezm.experiment_file import ExperimentFile
 from rllib_ezm.forecast import Rates, forecast, probe_as_trial
+from rllib_ezm.utils.errors import UserError
 
 RATES = Rates(
     seconds_per_env_step=0.01,

@@ -22,11 +22,11 @@ from oracles.run_record import go_on
 from oracles.tiny import tiny_config
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.errors import UserError
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
 from rllib_ezm.replay_actors import ReplayActors
-from rllib_ezm.seeding import derived_seed
+from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.seeding import derived_seed
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -19,10 +19,10 @@ from oracles.tiny import tiny_config
 from ray import tune
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.checkpoint import verify
 from rllib_ezm.cli import main
-from rllib_ezm.errors import UserError
 from rllib_ezm.inspection import inspect_checkpoint
+from rllib_ezm.utils.checkpoint_folder import verify
+from rllib_ezm.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

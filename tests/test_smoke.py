@@ -10,8 +10,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 
 from rllib_ezm import EZMConfig
 from rllib_ezm.cli import main
-from rllib_ezm.errors import UserError
 from rllib_ezm.smoke import scale_down
+from rllib_ezm.utils.errors import UserError
 
 EXAMPLE = """
 from rllib_ezm import EZMConfig

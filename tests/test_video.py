@@ -13,8 +13,8 @@ import pytest
 from oracles.scripted_env import ScriptedEnv
 from oracles.tiny import build_module, tiny_config
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.tasks.spec import TaskSpec
+from rllib_ezm.utils.errors import UserError
 from rllib_ezm.video import record_videos
 
 needs_imageio = pytest.mark.skipif(

@@ -12,7 +12,7 @@ from ezm_dmc import config as walkers
 
 from rllib_ezm import EZMConfig
 from rllib_ezm.callbacks import GradientSimilarity
-from rllib_ezm.sweep import sweep
+from rllib_ezm.utils.sweep import sweep
 
 ENV_STEPS_PER_TASK = 4_000
 SITES = ("rep", "dyn", "rew", "vp")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 VALUES_FILE = "values.json"
 

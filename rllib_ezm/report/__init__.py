@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 
 def require_extra() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.report.runs import Curve, Trial
+from rllib_ezm.utils.errors import UserError
 
 BUDGET_TOLERANCE = 0.05
 """Runs whose budgets differ by no more have equal ones: iterations end a little late."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.tasks import resolve_task
+from rllib_ezm.utils.errors import UserError
 
 RESULT_FILE = "result.json"
 PARAMS_FILE = "params.json"

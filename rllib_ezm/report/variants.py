@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.report.runs import Curve, TaskInfo, Trial
+from rllib_ezm.utils.errors import UserError
 
 EXPERIMENT = "experiment"
 NUM_TASKS = "num_tasks"
 VARIANT = "variant"
-"""Field in which `rllib_ezm.sweep` writes the name of a joint setting."""
+"""Field in which `rllib_ezm.utils.sweep` writes the name of a joint setting."""
 UNSET = "unset"
 
 # What `rllib train file` or a user appends to the name of an experiment that is one of several.
@@ -58,7 +58,7 @@ def group_trials(trials: Sequence[Trial], fields: Sequence[str] = ()) -> list[Va
 
     By default, experiments whose names differ in a `_seedN` or time suffix belong together, and
     the fields that differ between trials inside one experiment (Tune's grid) split them. The joint
-    settings of `rllib_ezm.sweep` have their own names.
+    settings of `rllib_ezm.utils.sweep` have their own names.
 
     Args:
         trials: The trials.

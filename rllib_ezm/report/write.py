@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.report import figures, gradients, tables
 from rllib_ezm.report.aggregate import CONFIDENCE, NUM_RESAMPLES, STATISTICS
 from rllib_ezm.report.budgets import BUDGET_TOLERANCE, within_budget
@@ -13,6 +12,7 @@ from rllib_ezm.report.comparison import Comparison, compare
 from rllib_ezm.report.reference import PublishedScore, published_scores
 from rllib_ezm.report.runs import Trial, find_trials
 from rllib_ezm.report.variants import Variant, group_trials
+from rllib_ezm.utils.errors import UserError
 
 REPORT_FILE = "report.md"
 POLICIES_NOTE = (

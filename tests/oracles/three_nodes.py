@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from oracles.tiny import tiny_config
 
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 TASKS = (
     {"name": "gym:Pendulum-v1", "max_episode_steps": 20},

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from oracles.replay_episodes import cut, make_buffer, make_episode
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
+from rllib_ezm.utils.errors import UserError
 
 
 def filled_buffer() -> MultiTaskReplayBuffer:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from oracles.tune_results import write_trial
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.report.budgets import within_budget
 from rllib_ezm.report.runs import find_trials
+from rllib_ezm.utils.errors import UserError
 
 
 def test_evaluations_up_to_the_budget_are_kept(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from oracles.tune_results import write_trial
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.report.runs import TaskInfo, find_trials
+from rllib_ezm.utils.errors import UserError
 
 
 def test_a_trial_is_read_once_per_evaluation(tmp_path: Path) -> None:

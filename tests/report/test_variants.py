@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from oracles.tune_results import write_trial
 
-from rllib_ezm.errors import UserError
 from rllib_ezm.report.runs import find_trials
 from rllib_ezm.report.variants import Variant, base_name, group_trials
+from rllib_ezm.utils.errors import UserError
 
 
 def groups(variants: list[Variant]) -> dict[str, list[int | None]]:

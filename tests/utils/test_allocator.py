@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from rllib_ezm import allocator
-from rllib_ezm.allocator import keep_freed_memory
+from rllib_ezm.utils import allocator
+from rllib_ezm.utils.allocator import keep_freed_memory
 
 COUNT_FAULTS = """
 import resource, sys
 import numpy as np
-from rllib_ezm.allocator import keep_freed_memory
+from rllib_ezm.utils.allocator import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rllib_ezm.checkpoint import MANIFEST_FILE, verify, whole_folder, write_manifest
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify, whole_folder, write_manifest
+from rllib_ezm.utils.errors import UserError
 
 
 def write(folder: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.fs
 
-from rllib_ezm.errors import UserError
+from rllib_ezm.utils.errors import UserError
 
 MANIFEST_FILE = "ezm_manifest.json"
 FORMAT = 2

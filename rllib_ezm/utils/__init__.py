@@ -1,0 +1,1 @@
+"""What every room may use: errors, seeds, checkpoint folders, the allocator."""
