@@ -18,10 +18,10 @@ from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.nonfinite import NonFiniteGuard
-from rllib_ezm.reanalyze.reanalyzer import Reanalyzed
 from rllib_ezm.reanalyze_worker import make_reanalyzer, reanalyzed_columns
 from rllib_ezm.rl_module import EZMTorchRLModule
+from rllib_ezm.update.nonfinite import NonFiniteGuard
+from rllib_ezm.update.reanalyzer import Reanalyzed
 from rllib_ezm.utils.allocator import keep_freed_memory
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 

@@ -12,8 +12,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.actor_manager import FaultAwareApply
 
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.reanalyze.reanalyzer import Reanalyzed, Reanalyzer
 from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
+from rllib_ezm.update.reanalyzer import Reanalyzed, Reanalyzer
 from rllib_ezm.utils.seeding import seed_generators
 from rllib_ezm.wire import from_wire
 

@@ -17,12 +17,12 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.cross_task import ACTING_TASK
-from rllib_ezm.losses.variance_window import VarianceWindow
 from rllib_ezm.models.precision import autocast
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
 from rllib_ezm.search.planner import Plan, Planner
 from rllib_ezm.search.settings import SearchSettings
+from rllib_ezm.update.variance_window import VarianceWindow
 from rllib_ezm.utils.checkpoint_folder import resolve
 
 SEARCH_VALUE = "search_value"

@@ -14,7 +14,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.learner import PRIORITIES, EZMTorchLearner
 from rllib_ezm.models.unroll import Unroll
-from rllib_ezm.nonfinite import NonFiniteUpdatesError
+from rllib_ezm.update.nonfinite import NonFiniteUpdatesError
 
 LENGTH = 3
 METRICS = {

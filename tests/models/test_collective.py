@@ -9,9 +9,9 @@ import torch
 from oracles.gloo import run_ranks
 from oracles.tiny_model import random_inputs, tiny_model
 
-from rllib_ezm.losses.variance_window import VarianceWindow
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
 from rllib_ezm.models.unroll import unroll_world_model
+from rllib_ezm.update.variance_window import VarianceWindow
 
 BATCH, STEPS = 8, 3
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from oracles.td_oracle import td_oracle
 from oracles.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
-
 from rllib_ezm.reanalyze import Reanalyzer
+
 from rllib_ezm.search import RootOutput, SearchSettings
 from rllib_ezm.search.planner import Planner
 

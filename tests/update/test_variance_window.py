@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rllib_ezm.losses.variance_window import VarianceWindow
+from rllib_ezm.update.variance_window import VarianceWindow
 
 
 def updated(window, *values, task=0):

@@ -1,0 +1,1 @@
+"""One gradient step, from a replay batch to new priorities; torch only."""
