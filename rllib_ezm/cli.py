@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from rllib_ezm.protocol import PROTOCOLS
+from rllib_ezm.tasks.protocol import PROTOCOLS
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
-from rllib_ezm.statistics import TaskStatistics
+from rllib_ezm.tasks.statistics import TaskStatistics
 from rllib_ezm.utils.seeding import derived_seed
 
 logger = logging.getLogger(__name__)

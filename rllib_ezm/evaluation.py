@@ -20,8 +20,8 @@ from ray.rllib.utils.metrics import (
 
 from rllib_ezm.env_runner import MultiTaskEnvRunner, PlayedEpisode
 from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
-from rllib_ezm.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.tasks.multitask import TaskSet, task_set
+from rllib_ezm.tasks.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
 
@@ -114,7 +114,7 @@ def evaluate_checkpoint(
         video_dir: Folder for one mp4 per task; None for none.
         num_simulations: S of the search; 0 acts with the policy mean; None as trained.
         seed: Seed of the environments; None as trained.
-        protocol: "benchmark" or "released", see `rllib_ezm.protocol`; None as trained.
+        protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as trained.
 
     Raises:
         UserError: If `path` is not such a checkpoint.

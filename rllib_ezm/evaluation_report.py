@@ -87,7 +87,7 @@ class EvaluationReport:
 
     Attributes:
         tasks: One result per task.
-        protocol: "benchmark" or "released", see `rllib_ezm.protocol`.
+        protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`.
 
     Raises:
         ValueError: If there is no task or a task appears twice.

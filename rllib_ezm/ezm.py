@@ -35,12 +35,12 @@ from rllib_ezm.env_runner import (
 from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.learner_thread import Batch, Update
 from rllib_ezm.pipeline import STAGES, Pipeline
-from rllib_ezm.protocol import protocol_name
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.replay_actors import ReplayActors
 from rllib_ezm.resume import ResumableAlgorithm
 from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
-from rllib_ezm.statistics import TaskStatistics
+from rllib_ezm.tasks.protocol import protocol_name
+from rllib_ezm.tasks.statistics import TaskStatistics
 
 logger = logging.getLogger(__name__)
 

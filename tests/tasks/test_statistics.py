@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rllib_ezm.statistics import TaskStatistics
 from rllib_ezm.tasks import TaskSpec
+from rllib_ezm.tasks.statistics import TaskStatistics
 
 
 def make_statistics(window=2):
