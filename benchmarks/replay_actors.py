@@ -25,8 +25,8 @@ from replay import (
 )
 from timing import quartiles
 
+from rllib_ezm.execution.replay_actors import ReplayActors
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
-from rllib_ezm.replay_actors import ReplayActors
 
 CAPACITY, CHUNK = 20_000, 10
 Buffer = MultiTaskReplayBuffer | ReplayActors

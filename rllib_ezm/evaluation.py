@@ -26,7 +26,7 @@ from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from rllib_ezm.pipeline import Pipeline
+    from rllib_ezm.execution.asynchronous import Pipeline
 
 logger = logging.getLogger(__name__)
 

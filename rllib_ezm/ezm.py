@@ -32,12 +32,12 @@ from rllib_ezm.env_runner import (
     count_env_failures,
     ended_by_physics_error,
 )
+from rllib_ezm.execution.asynchronous import STAGES, Pipeline
+from rllib_ezm.execution.checkpointing import ResumableAlgorithm
+from rllib_ezm.execution.learner_thread import Batch, Update
+from rllib_ezm.execution.replay_actors import ReplayActors
 from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
-from rllib_ezm.learner_thread import Batch, Update
-from rllib_ezm.pipeline import STAGES, Pipeline
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
-from rllib_ezm.replay_actors import ReplayActors
-from rllib_ezm.resume import ResumableAlgorithm
 from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
 from rllib_ezm.tasks.protocol import protocol_name
 from rllib_ezm.tasks.statistics import TaskStatistics

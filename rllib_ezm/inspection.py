@@ -18,8 +18,8 @@ from rich.table import Table
 
 from rllib_ezm.config import EZMConfig
 from rllib_ezm.evaluation import load_config
+from rllib_ezm.execution.checkpointing import EZM_STATE, REPLAY
 from rllib_ezm.replay.storage import load_state
-from rllib_ezm.resume import EZM_STATE, REPLAY
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, package_versions, verify
 from rllib_ezm.utils.errors import UserError
 

@@ -13,12 +13,12 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from torch.autograd.graph import increment_version
 
+from rllib_ezm.execution.reanalyze_worker import make_reanalyzer, reanalyzed_columns
 from rllib_ezm.losses.targets import age_mixing_weight, alive_mask, mix_values, state_masks
 from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.reanalyze_worker import make_reanalyzer, reanalyzed_columns
 from rllib_ezm.rl_module import EZMTorchRLModule
 from rllib_ezm.update.nonfinite import NonFiniteGuard
 from rllib_ezm.update.reanalyzer import Reanalyzed

@@ -253,7 +253,7 @@ def test_without_its_buffer_a_restored_algorithm_collects_before_it_learns(
     finally:
         algorithm.stop()
     assert updates > 0
-    with caplog.at_level(logging.WARNING, logger="rllib_ezm.resume"):
+    with caplog.at_level(logging.WARNING, logger="rllib_ezm.execution.checkpointing"):
         restored = EZM.from_checkpoint(path)
     try:
         assert "learning waits until 30 new env steps" in caplog.text

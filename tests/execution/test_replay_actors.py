@@ -22,9 +22,9 @@ from oracles.run_record import go_on
 from oracles.tiny import tiny_config
 
 from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.execution.replay_actors import ReplayActors
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
-from rllib_ezm.replay_actors import ReplayActors
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.seeding import derived_seed
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from rllib_ezm.learner_thread import LearnerThread, Update
+from rllib_ezm.execution.learner_thread import LearnerThread, Update
 
 
 def update(number: int) -> Update:

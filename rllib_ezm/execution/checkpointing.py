@@ -15,10 +15,10 @@ from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
 
-from rllib_ezm.env_runner_starts import DRIVER, LEARNER, EnvRunnerStarts
+from rllib_ezm.execution.recovery import DRIVER, LEARNER, EnvRunnerStarts
+from rllib_ezm.execution.replay_actors import ReplayActors
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
-from rllib_ezm.replay_actors import ReplayActors
 from rllib_ezm.utils.checkpoint_folder import (
     package_versions,
     readable_folder,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rllib_ezm.staleness import ACTING, PRIORITIES, TARGETS, WINDOW, Staleness
+from rllib_ezm.execution.staleness import ACTING, PRIORITIES, TARGETS, WINDOW, Staleness
 
 
 def test_quantiles_are_those_of_the_last_uses() -> None:

@@ -16,12 +16,12 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
-from rllib_ezm.env_runner_starts import TARGETS as TARGET_SEEDS
-from rllib_ezm.learner_thread import Batch, LearnerThread, Update, Weights
-from rllib_ezm.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
-from rllib_ezm.staleness import ACTING, PRIORITIES, TARGETS, Staleness
+from rllib_ezm.execution.learner_thread import Batch, LearnerThread, Update, Weights
+from rllib_ezm.execution.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
+from rllib_ezm.execution.recovery import TARGETS as TARGET_SEEDS
+from rllib_ezm.execution.staleness import ACTING, PRIORITIES, TARGETS, Staleness
+from rllib_ezm.execution.weight_transfer import from_wire, to_wire
 from rllib_ezm.utils.seeding import derived_seed
-from rllib_ezm.wire import from_wire, to_wire
 
 if TYPE_CHECKING:
     from rllib_ezm.ezm import EZM

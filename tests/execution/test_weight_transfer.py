@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rllib_ezm.wire import from_wire, to_wire
+from rllib_ezm.execution.weight_transfer import from_wire, to_wire
 
 
 def test_matrices_travel_in_half_the_bytes_and_arrive_rounded_to_bfloat16() -> None:
