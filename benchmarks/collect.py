@@ -20,7 +20,7 @@ from sizes import default_suite
 from timing import interleaved, pin, quartiles
 
 from rllib_ezm import EZMConfig
-from rllib_ezm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.models.precision import has_native_bfloat16
 
 

@@ -26,14 +26,14 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from timing import interleaved, pin, quartiles
 
-from rllib_ezm.callbacks import (
+from rllib_ezm.algorithm.callbacks import (
     DEFAULT_INTERVAL,
     GradientSimilarity,
     ModelErrorProbe,
     Probe,
     measure,
 )
-from rllib_ezm.config import EZMConfig
+from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.experiment_file import load_experiment_file, running_as_script
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.sac_probe import GradientSimilaritySACLearner

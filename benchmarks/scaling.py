@@ -25,20 +25,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from learner import UNROLL_STEPS, gradient_step, make_targets
+from rllib_ezm.reanalyze import Reanalyzer
 from sizes import model_of
 from timing import count_dispatches, interleaved, pin
 from torch.utils.flop_counter import FlopCounterMode
 from train_step import TD_STEPS, replay_batch
 
 from rllib_ezm import EZMConfig
-from rllib_ezm.env_runner import MultiTaskEnvRunner
-from rllib_ezm.ezm import to_chunk
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.ezm import to_chunk
+from rllib_ezm.algorithm.rl_module import make_settings
 from rllib_ezm.models import WorldModel
 from rllib_ezm.models.precision import has_native_bfloat16
 from rllib_ezm.models.unroll import unroll_world_model
-from rllib_ezm.reanalyze import Reanalyzer
 from rllib_ezm.replay import MultiTaskReplayBuffer
-from rllib_ezm.rl_module import make_settings
 from rllib_ezm.search.planner import Planner
 
 

@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rllib_ezm.config import EZMConfig
-    from rllib_ezm.ezm import EZM
+    from rllib_ezm.algorithm.config import EZMConfig
+    from rllib_ezm.algorithm.ezm import EZM
 
 __all__ = ["EZM", "EZMConfig"]
 __version__ = "0.1.0"
-_HOME = {"EZM": "rllib_ezm.ezm", "EZMConfig": "rllib_ezm.config"}
+_HOME = {"EZM": "rllib_ezm.algorithm.ezm", "EZMConfig": "rllib_ezm.algorithm.config"}
 
 
 def __getattr__(name: str) -> Any:

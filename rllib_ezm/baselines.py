@@ -24,9 +24,9 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.utils.annotations import override
 from torch import nn
 
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import ENV_NAME, MultiTaskEnvRunner
-from rllib_ezm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
+from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.tasks import TaskSpec
 
 Config = TypeVar("Config", bound=AlgorithmConfig)

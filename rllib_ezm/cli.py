@@ -199,8 +199,8 @@ def evaluate(
         raise UserError(f"--json: no such folder: {json_file.absolute().parent}")
     from rich.console import Console
 
+    from rllib_ezm.algorithm.evaluation import evaluate_checkpoint
     from rllib_ezm.cluster import set_verbosity
-    from rllib_ezm.evaluation import evaluate_checkpoint
 
     set_verbosity(verbose=False)
     report = evaluate_checkpoint(
@@ -323,7 +323,7 @@ def plan(file: Path, seconds: float, stop: str | None, ray_num_cpus: int | None)
         if stop is not None:
             experiment_file = dataclasses.replace(experiment_file, stop=parse_stop(stop))
         from rllib_ezm import forecast
-        from rllib_ezm.config import EZMConfig
+        from rllib_ezm.algorithm.config import EZMConfig
 
         if not isinstance(experiment_file.config, EZMConfig):
             raise UserError(f"{file}: `config` is not an EZMConfig: its cost cannot be planned")
@@ -425,7 +425,7 @@ def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
 
 def _can_evaluate(file: ExperimentFile) -> bool:
     """Whether `rllib evaluate` can play what the file trains, see `evaluate_checkpoint`."""
-    from rllib_ezm.env_runner import MultiTaskEnvRunner
+    from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 
     runner = file.config.env_runner_cls
     return runner is not None and issubclass(runner, MultiTaskEnvRunner)

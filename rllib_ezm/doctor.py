@@ -184,8 +184,8 @@ def experiment(file: ExperimentFile, memory: int) -> Iterator[Finding]:
         file: The experiment file.
         memory: Bytes that processes may use.
     """
+    from rllib_ezm.algorithm.config import EZMConfig
     from rllib_ezm.cluster import trial_resources
-    from rllib_ezm.config import EZMConfig
 
     try:
         needs = trial_resources(file)

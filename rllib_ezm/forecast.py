@@ -15,9 +15,9 @@ from ray.exceptions import RayTaskError
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune.result import TIME_TOTAL_S
 
-from rllib_ezm.config import EZMConfig
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.ezm import EZM
 from rllib_ezm.experiment_file import ExperimentFile
-from rllib_ezm.ezm import EZM
 from rllib_ezm.utils.errors import UserError
 
 NUM_UPDATES = "num_updates_lifetime"

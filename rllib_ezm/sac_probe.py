@@ -17,14 +17,14 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.annotations import override
 from torch import nn
 
-from rllib_ezm.baselines import HeadPerTask
-from rllib_ezm.callbacks import (
+from rllib_ezm.algorithm.callbacks import (
     DEFAULT_INTERVAL,
     GRADIENT_COSINE,
     PROBES,
     cosine_report,
     unnoticed,
 )
+from rllib_ezm.baselines import HeadPerTask
 from rllib_ezm.probes.gradient_similarity import cosines
 from rllib_ezm.tasks import task_set
 

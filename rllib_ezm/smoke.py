@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.rllib.algorithms import AlgorithmConfig
 
-from rllib_ezm.config import EZMConfig
+from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.utils.errors import UserError
 
 SMOKE_STOP = {"num_updates_lifetime": 10}

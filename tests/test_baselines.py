@@ -15,8 +15,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.base import ENCODER_OUT
 from torch import nn
 
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.baselines import HeadPerTask, MultiTaskDreamerV3, WithTaskId, multi_head, on_tasks
-from rllib_ezm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.experiment_file import load_experiment_file, running_as_script
 
 EXAMPLES = Path(__file__).parents[1] / "tuned_examples"

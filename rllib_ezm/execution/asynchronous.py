@@ -15,7 +15,7 @@ import tree
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
-from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
+from rllib_ezm.algorithm.env_runner import Collected, MultiTaskEnvRunner
 from rllib_ezm.execution.learner_thread import Batch, LearnerThread, Update, Weights
 from rllib_ezm.execution.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
 from rllib_ezm.execution.recovery import TARGETS as TARGET_SEEDS
@@ -24,7 +24,7 @@ from rllib_ezm.execution.weight_transfer import from_wire, to_wire
 from rllib_ezm.utils.seeding import derived_seed
 
 if TYPE_CHECKING:
-    from rllib_ezm.ezm import EZM
+    from rllib_ezm.algorithm.ezm import EZM
 
 COLLECT, REANALYZE = "collect", "reanalyze"
 IDLE_SECONDS = 0.002

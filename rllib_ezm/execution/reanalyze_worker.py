@@ -11,9 +11,9 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.actor_manager import FaultAwareApply
 
+from rllib_ezm.algorithm.rl_module import EZMTorchRLModule, make_settings
 from rllib_ezm.execution.weight_transfer import from_wire
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.rl_module import EZMTorchRLModule, make_settings
 from rllib_ezm.update.reanalyzer import Reanalyzed, Reanalyzer
 from rllib_ezm.utils.seeding import seed_generators
 

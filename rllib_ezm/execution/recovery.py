@@ -12,8 +12,8 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import Collected, MultiTaskEnvRunner
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.env_runner import Collected, MultiTaskEnvRunner
 from rllib_ezm.tasks.statistics import TaskStatistics
 from rllib_ezm.utils.seeding import derived_seed
 

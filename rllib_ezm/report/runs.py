@@ -80,7 +80,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class GradientCosines:
-    """What `rllib_ezm.callbacks.GradientSimilarity` measured during one run.
+    """What `rllib_ezm.algorithm.callbacks.GradientSimilarity` measured during one run.
 
     Attributes:
         updates: Learner updates at each measurement [P].
@@ -137,7 +137,7 @@ def find_trials(directories: Iterable[Path]) -> tuple[list[Trial], list[str]]:
             f"no evaluation per task in {_listing(folders)}: looked for {EVALUATED} in every "
             f"{RESULT_FILE}; train with config.evaluation(evaluation_interval=...), and other "
             "algorithms than EZM also with custom_evaluation_function=evaluate_per_task (from "
-            "rllib_ezm.evaluation)"
+            "rllib_ezm.algorithm.evaluation)"
         )
     return evaluated, [f"{t.experiment}/{t.name}" for t in trials if not t.curves]
 

@@ -20,7 +20,7 @@ from ray import tune
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.execution.asynchronous import STAGES
 from rllib_ezm.execution.weight_transfer import from_wire, to_wire
 from rllib_ezm.inspection import inspect_checkpoint

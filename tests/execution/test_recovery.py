@@ -28,8 +28,8 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.env_runner import MultiTaskEnvRunner
-from rllib_ezm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
 from rllib_ezm.utils.checkpoint_folder import verify
 

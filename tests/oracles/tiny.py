@@ -11,7 +11,7 @@ from oracles.scripted_env import ScriptedEnv
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from rllib_ezm.config import EZMConfig
+from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.tasks.spec import TaskSpec

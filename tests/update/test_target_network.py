@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from oracles.tiny_model import OBS_DIM, tiny_model
 
-from rllib_ezm.learner import TargetUpdate
+from rllib_ezm.algorithm.learner import TargetUpdate
 
 
 def test_target_update_by_hand():

@@ -11,8 +11,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.learner import PRIORITIES, EZMTorchLearner
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.learner import PRIORITIES, EZMTorchLearner
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.update.nonfinite import NonFiniteUpdatesError
 

@@ -9,11 +9,11 @@ from oracles.tiny import scripted_task, tiny_config
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import MultiTaskEnvRunner
-from rllib_ezm.evaluation import evaluate_per_task
-from rllib_ezm.learner import EZMTorchLearner
-from rllib_ezm.rl_module import EZMTorchRLModule
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.learner import EZMTorchLearner
+from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 
 # Wrong values of every setting, and what the message must say besides the setting's name.
 WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {

@@ -14,8 +14,8 @@ from oracles.scripted_env import ScriptedEnv
 from oracles.tiny import scripted_task, tiny_config
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import (
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.env_runner import (
     EPISODE_INDEX,
     TASK_ID,
     Collected,
@@ -24,7 +24,7 @@ from rllib_ezm.env_runner import (
     count_env_failures,
     ended_by_physics_error,
 )
-from rllib_ezm.ezm import to_chunk
+from rllib_ezm.algorithm.ezm import to_chunk
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
 

@@ -11,10 +11,10 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
-from rllib_ezm.config_checks import check_settings
-from rllib_ezm.cross_task import CrossTaskExploration
-from rllib_ezm.env_runner import ENV_NAME, MultiTaskEnvRunner
-from rllib_ezm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.cross_task import CrossTaskExploration
+from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
+from rllib_ezm.algorithm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.validation import check_settings
 from rllib_ezm.replay.checks import required_bytes
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
 from rllib_ezm.tasks.multitask import TaskSet, task_set
@@ -38,7 +38,7 @@ class EZMConfig(AlgorithmConfig):
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
-        from rllib_ezm.ezm import EZM
+        from rllib_ezm.algorithm.ezm import EZM
 
         super().__init__(algo_class=algo_class or EZM)
         self.env = ENV_NAME
@@ -465,13 +465,13 @@ class EZMConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        from rllib_ezm.rl_module import EZMTorchRLModule
+        from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 
         return RLModuleSpec(module_class=EZMTorchRLModule)
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self) -> type:
-        from rllib_ezm.learner import EZMTorchLearner
+        from rllib_ezm.algorithm.learner import EZMTorchLearner
 
         return EZMTorchLearner
 

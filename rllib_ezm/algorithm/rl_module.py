@@ -16,7 +16,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
-from rllib_ezm.cross_task import ACTING_TASK
+from rllib_ezm.algorithm.cross_task import ACTING_TASK
 from rllib_ezm.models.precision import autocast
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rllib_ezm.evaluation_report import EvaluationReport, TaskResult, bootstrap_interval
+from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult, bootstrap_interval
 
 
 def task(name: str, scores: list[float]) -> TaskResult:

@@ -9,16 +9,16 @@ import torch
 from oracles.tiny import build_module, scripted_task, tiny_config
 from ray.rllib.core.columns import Columns
 
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.models.policy_distribution import MAX_ACTION
-from rllib_ezm.models.unroll import Unroll
-from rllib_ezm.rl_module import (
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.rl_module import (
     SEARCH_ACTION,
     SEARCH_VALUE,
     WEIGHTS_FILE,
     EZMTorchRLModule,
     prefix_mask,
 )
+from rllib_ezm.models.policy_distribution import MAX_ACTION
+from rllib_ezm.models.unroll import Unroll
 
 LEARNER_ONLY = ("target_model", "variance_window", "model.projector", "model.predictor")
 

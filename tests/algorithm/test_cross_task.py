@@ -9,15 +9,15 @@ from oracles.tiny import build_module, scripted_task, tiny_config
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.cross_task import (
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.cross_task import (
     ACTING_TASK,
     MEAN_STRETCH,
     NEXT_DRAW,
     CrossTaskExploration,
 )
-from rllib_ezm.env_runner import TASK_ID, MultiTaskEnvRunner
-from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
+from rllib_ezm.algorithm.env_runner import TASK_ID, MultiTaskEnvRunner
+from rllib_ezm.algorithm.rl_module import SEARCH_ACTION, SEARCH_VALUE
 
 DIMS = ((2, 1), (3, 1), (2, 1), (2, 1))
 """Observation and action dims of the tasks: the second has a body of its own."""

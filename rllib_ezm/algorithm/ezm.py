@@ -24,21 +24,21 @@ from ray.rllib.utils.metrics import (
 from ray.tune import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
-from rllib_ezm.cluster import check_fits
-from rllib_ezm.config import EZMConfig
-from rllib_ezm.env_runner import (
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.env_runner import (
     TASK_ID,
     Collected,
     count_env_failures,
     ended_by_physics_error,
 )
+from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.algorithm.rl_module import SEARCH_ACTION, SEARCH_VALUE
+from rllib_ezm.cluster import check_fits
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
 from rllib_ezm.execution.learner_thread import Batch, Update
 from rllib_ezm.execution.replay_actors import ReplayActors
-from rllib_ezm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
-from rllib_ezm.rl_module import SEARCH_ACTION, SEARCH_VALUE
 from rllib_ezm.tasks.protocol import protocol_name
 from rllib_ezm.tasks.statistics import TaskStatistics
 

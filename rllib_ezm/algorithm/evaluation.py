@@ -18,8 +18,8 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
-from rllib_ezm.env_runner import MultiTaskEnvRunner, PlayedEpisode
-from rllib_ezm.evaluation_report import EvaluationReport, TaskResult
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
@@ -124,7 +124,7 @@ def evaluate_checkpoint(
     )
     report = to_report(runner.tasks, runner.play_episodes(), _protocol(runner.config.env_config))
     if video_dir is not None:
-        from rllib_ezm.video import record_videos
+        from rllib_ezm.algorithm.video import record_videos
 
         record_videos(
             runner.module,
@@ -192,7 +192,7 @@ def load_config(path: Path) -> AlgorithmConfig:
 
 
 def _from_dict(config: dict[str, Any]) -> Any:
-    from rllib_ezm.config import EZMConfig
+    from rllib_ezm.algorithm.config import EZMConfig
 
     return EZMConfig().update_from_dict(config)
 

@@ -13,7 +13,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 
-from rllib_ezm.env_runner import TASK_ID
+from rllib_ezm.algorithm.env_runner import TASK_ID
 from rllib_ezm.tasks.multitask import TaskSet
 
 ACTING_TASK = "acting_task"

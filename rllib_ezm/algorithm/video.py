@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 
-from rllib_ezm.rl_module import EZMTorchRLModule
+from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.tasks.padding import PadTask
 from rllib_ezm.utils.errors import UserError

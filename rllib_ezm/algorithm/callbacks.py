@@ -26,7 +26,7 @@ from rllib_ezm.probes.gradient_similarity import cosines, module_groups, task_gr
 from rllib_ezm.probes.model_errors import model_errors
 
 if TYPE_CHECKING:
-    from rllib_ezm.learner import EZMTorchLearner
+    from rllib_ezm.algorithm.learner import EZMTorchLearner
 
 PROBES = "probes"
 GRADIENT_COSINE = "gradient_cosine"
@@ -59,7 +59,7 @@ class Probe(RLlibCallback):
 
     @override(RLlibCallback)
     def on_algorithm_init(self, *, algorithm: Algorithm, **kwargs: Any) -> None:
-        from rllib_ezm.ezm import EZM
+        from rllib_ezm.algorithm.ezm import EZM
 
         if not isinstance(algorithm, EZM):
             raise ValueError(f"{type(self).__name__} probes EZM, not {type(algorithm).__name__}.")

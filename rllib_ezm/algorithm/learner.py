@@ -13,13 +13,13 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from torch.autograd.graph import increment_version
 
+from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 from rllib_ezm.execution.reanalyze_worker import make_reanalyzer, reanalyzed_columns
 from rllib_ezm.losses.targets import age_mixing_weight, alive_mask, mix_values, state_masks
 from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.rl_module import EZMTorchRLModule
 from rllib_ezm.update.nonfinite import NonFiniteGuard
 from rllib_ezm.update.reanalyzer import Reanalyzed
 from rllib_ezm.utils.allocator import keep_freed_memory
@@ -214,7 +214,7 @@ class EZMTorchLearner(TorchLearner):
     def sample_losses(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What an update on a replay batch would minimise the mean of, per sample [B], with graph.
 
-        Moves the running statistics and logs as an update does: `rllib_ezm.callbacks.unnoticed`
+        Moves the running statistics and logs as an update does: `rllib_ezm.algorithm.callbacks.unnoticed`
         undoes that.
         """
         targets = self._make_targets(batch)

@@ -17,7 +17,7 @@ from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.tasks.multitask import TaskSet
 
 if TYPE_CHECKING:
-    from rllib_ezm.config import EZMConfig
+    from rllib_ezm.algorithm.config import EZMConfig
 
 Fail = Callable[[str], Any]
 

@@ -13,9 +13,9 @@ import pytest
 from oracles.scripted_env import ScriptedEnv
 from oracles.tiny import build_module, tiny_config
 
+from rllib_ezm.algorithm.video import record_videos
 from rllib_ezm.tasks.spec import TaskSpec
 from rllib_ezm.utils.errors import UserError
-from rllib_ezm.video import record_videos
 
 needs_imageio = pytest.mark.skipif(
     importlib.util.find_spec("imageio_ffmpeg") is None,
@@ -109,7 +109,7 @@ RECORD_DMC = """
 import sys
 from pathlib import Path
 from oracles.tiny import build_module, tiny_config
-from rllib_ezm.video import record_videos
+from rllib_ezm.algorithm.video import record_videos
 config = tiny_config(["dmc:cartpole-balance"], max_episode_steps=4)
 record_videos(build_module(config), config.get_task_set(), Path(sys.argv[1]), seed=0)
 """

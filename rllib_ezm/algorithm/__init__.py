@@ -1,0 +1,1 @@
+"""RLlib's classes of EZ-M, under RLlib's names."""
