@@ -34,9 +34,9 @@ from rllib_ezm.algorithm.callbacks import (
     measure,
 )
 from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.baselines.gradient_similarity import GradientSimilaritySACLearner
 from rllib_ezm.experiment_file import load_experiment_file, running_as_script
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
-from rllib_ezm.sac_probe import GradientSimilaritySACLearner
 from rllib_ezm.tasks import task_set
 
 Call = Callable[[], object]

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from learner import UNROLL_STEPS, gradient_step, make_targets, stepwise_unroll
 from reference import SequentialPlanner
+from rllib_ezm.reanalyze import Reanalyzer
 from sizes import FULL, default_suite_model
 from timing import gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.models import WorldModel, WorldModelSpec
 from rllib_ezm.models.unroll import unroll_world_model
-from rllib_ezm.reanalyze import Reanalyzer
 from rllib_ezm.search import SearchSettings
 from rllib_ezm.search.planner import Planner
 

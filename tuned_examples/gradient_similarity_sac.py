@@ -7,7 +7,7 @@ rllib-ezm report ~/ray_results/gradients_sac
 from ray.rllib.algorithms.sac import SACConfig
 from sac_dmc import like_sac, stop
 
-from rllib_ezm.sac_probe import with_gradient_similarity
+from rllib_ezm.baselines.gradient_similarity import with_gradient_similarity
 
 config = with_gradient_similarity(like_sac(SACConfig()))
 
