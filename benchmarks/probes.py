@@ -35,7 +35,7 @@ from rllib_ezm.algorithm.callbacks import (
 )
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.baselines.gradient_similarity import GradientSimilaritySACLearner
-from rllib_ezm.experiment_file import load_experiment_file, running_as_script
+from rllib_ezm.cli.experiment_file import load_experiment_file, running_as_script
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.tasks import task_set
 

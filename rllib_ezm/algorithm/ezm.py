@@ -33,7 +33,7 @@ from rllib_ezm.algorithm.env_runner import (
 )
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.algorithm.rl_module import SEARCH_ACTION, SEARCH_VALUE
-from rllib_ezm.cluster import check_fits
+from rllib_ezm.cli.cluster import check_fits
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
 from rllib_ezm.execution.learner_thread import Batch, Update

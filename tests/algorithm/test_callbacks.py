@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rllib_ezm import EZMConfig
 from rllib_ezm.algorithm.callbacks import GradientSimilarity, ModelErrorProbe, Probe, measure
 from rllib_ezm.algorithm.learner import EZMTorchLearner
-from rllib_ezm.experiment_file import load_experiment_file, running_as_script
+from rllib_ezm.cli.experiment_file import load_experiment_file, running_as_script
 
 TASKS = ("gym:Pendulum-v1", "dmc:cartpole-balance")
 PROBES = (GradientSimilarity, ModelErrorProbe)

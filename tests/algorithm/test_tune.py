@@ -22,8 +22,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.cli import main
-from rllib_ezm.inspection import inspect_checkpoint
+from rllib_ezm.cli.inspection import inspect_checkpoint
+from rllib_ezm.cli.main import main
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 
@@ -107,7 +107,7 @@ def test_a_killed_driver_is_resumed_by_another_process(
 ) -> None:
     file, stop_file, experiment = tmp_path / "tiny.py", tmp_path / "stop", tmp_path / "run"
     file.write_text(EXPERIMENT.replace("{stop_file}", str(stop_file)))
-    code = "from rllib_ezm.cli import main; raise SystemExit(main())"
+    code = "from rllib_ezm.cli.main import main; raise SystemExit(main())"
     driver = subprocess.Popen(
         [
             *(sys.executable, "-c", code, "train", "file", file),

@@ -14,7 +14,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_ezm.baselines import HeadPerTask, multi_head, on_tasks
 from rllib_ezm.baselines.gradient_similarity import shared_parameters, with_gradient_similarity
-from rllib_ezm.experiment_file import load_experiment_file, running_as_script
+from rllib_ezm.cli.experiment_file import load_experiment_file, running_as_script
 
 LENGTHS = (5, 9, 7)
 TASKS = [scripted_task(length).name for length in LENGTHS]

@@ -21,9 +21,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.algorithm.evaluation import evaluate_per_task
+from rllib_ezm.cli.inspection import inspect_checkpoint
 from rllib_ezm.execution.asynchronous import STAGES
 from rllib_ezm.execution.weight_transfer import from_wire, to_wire
-from rllib_ezm.inspection import inspect_checkpoint
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 

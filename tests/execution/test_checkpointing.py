@@ -19,8 +19,8 @@ from oracles.tiny import tiny_config
 from ray import tune
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.cli import main
-from rllib_ezm.inspection import inspect_checkpoint
+from rllib_ezm.cli.inspection import inspect_checkpoint
+from rllib_ezm.cli.main import main
 from rllib_ezm.utils.checkpoint_folder import verify
 from rllib_ezm.utils.errors import UserError
 

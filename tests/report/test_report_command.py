@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles.tune_results import write_trial
 
-from rllib_ezm.cli import main
+from rllib_ezm.cli.main import main
 
 NEEDS_EXTRA = pytest.mark.skipif(
     importlib.util.find_spec("rliable") is None, reason="needs the extra `report`"

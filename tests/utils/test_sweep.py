@@ -12,7 +12,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.search.variant_generator import generate_variants
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.experiment_file import ExperimentFile, load_experiment_file, running_as_script
+from rllib_ezm.cli.experiment_file import ExperimentFile, load_experiment_file, running_as_script
 from rllib_ezm.utils.sweep import VARIANT, configs_of, sweep
 
 EXAMPLES = Path(__file__).parents[1] / "tuned_examples"

@@ -50,12 +50,12 @@ class ExperimentFile:
         return list(dict.fromkeys(c.describe() for c in configs if hasattr(c, "describe")))
 
     def scaled_down(self) -> ExperimentFile:
-        """The same experiment as a smoke run, see `rllib_ezm.smoke`.
+        """The same experiment as a smoke run, see `rllib_ezm.cli.smoke`.
 
         Raises:
             UserError: If its config is not an EZMConfig.
         """
-        from rllib_ezm.smoke import SMOKE_STOP, scale_down
+        from rllib_ezm.cli.smoke import SMOKE_STOP, scale_down
         from rllib_ezm.utils.sweep import configs_of, sweep
 
         variants = {name: scale_down(config) for name, config in configs_of(self.config).items()}

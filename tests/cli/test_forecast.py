@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from oracles.tiny import scripted_task, tiny_config
 
-from rllib_ezm.cli import main
-from rllib_ezm.experiment_file import ExperimentFile
-from rllib_ezm.forecast import Rates, forecast, probe_as_trial
+from rllib_ezm.cli.experiment_file import ExperimentFile
+from rllib_ezm.cli.forecast import Rates, forecast, probe_as_trial
+from rllib_ezm.cli.main import main
 from rllib_ezm.utils.errors import UserError
 
 RATES = Rates(

@@ -16,7 +16,7 @@ from ray.tune.search.variant_generator import generate_variants
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from rllib_ezm.experiment_file import ExperimentFile
+    from rllib_ezm.cli.experiment_file import ExperimentFile
 
 logger = logging.getLogger(__name__)
 

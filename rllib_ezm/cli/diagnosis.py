@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from rllib_ezm.experiment_file import ExperimentFile
+    from rllib_ezm.cli.experiment_file import ExperimentFile
 
 PACKAGE = "rllib-ezm"
 OK, NOTE, WARNING, FAILURE = "ok", "note", "warning", "failure"
@@ -185,7 +185,7 @@ def experiment(file: ExperimentFile, memory: int) -> Iterator[Finding]:
         memory: Bytes that processes may use.
     """
     from rllib_ezm.algorithm.config import EZMConfig
-    from rllib_ezm.cluster import trial_resources
+    from rllib_ezm.cli.cluster import trial_resources
 
     try:
         needs = trial_resources(file)

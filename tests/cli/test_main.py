@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
-from rllib_ezm.cli import main, run_example
-from rllib_ezm.experiment_file import parse_stop, running_as_script
+from rllib_ezm.cli.experiment_file import parse_stop, running_as_script
+from rllib_ezm.cli.main import main, run_example
 from rllib_ezm.utils.errors import UserError
 
 PPO_FILE = """

@@ -17,7 +17,7 @@ from ray.tune.result import TIME_TOTAL_S
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.ezm import EZM
-from rllib_ezm.experiment_file import ExperimentFile
+from rllib_ezm.cli.experiment_file import ExperimentFile
 from rllib_ezm.utils.errors import UserError
 
 NUM_UPDATES = "num_updates_lifetime"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rllib_ezm.progress import ProgressPrinter, format_duration, format_result, missing_stop_key
+from rllib_ezm.cli.progress import ProgressPrinter, format_duration, format_result, missing_stop_key
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ from rllib_ezm.tasks.protocol import PROTOCOLS
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from rllib_ezm.experiment import ExperimentOutcome
-    from rllib_ezm.experiment_file import ExperimentFile
+    from rllib_ezm.cli.experiment import ExperimentOutcome
+    from rllib_ezm.cli.experiment_file import ExperimentFile
 
 TRIAL_FAILED = 1
 USER_ERROR = 2
@@ -135,7 +135,7 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
     """
     if options["resume"] is not None:
         _refuse_with_resume(ctx)
-    from rllib_ezm.experiment_file import load_experiment_file, parse_stop, running_as_script
+    from rllib_ezm.cli.experiment_file import load_experiment_file, parse_stop, running_as_script
 
     stop = None if options["stop"] is None else parse_stop(options["stop"])
     file = file.expanduser().resolve()
@@ -200,7 +200,7 @@ def evaluate(
     from rich.console import Console
 
     from rllib_ezm.algorithm.evaluation import evaluate_checkpoint
-    from rllib_ezm.cluster import set_verbosity
+    from rllib_ezm.cli.cluster import set_verbosity
 
     set_verbosity(verbose=False)
     report = evaluate_checkpoint(
@@ -273,8 +273,8 @@ def inspect_command(checkpoint: Path) -> None:
     checkpoint = _check_checkpoint(checkpoint)
     from rich.console import Console
 
-    from rllib_ezm.cluster import set_verbosity
-    from rllib_ezm.inspection import inspect_checkpoint
+    from rllib_ezm.cli.cluster import set_verbosity
+    from rllib_ezm.cli.inspection import inspect_checkpoint
 
     set_verbosity(verbose=False)
     for table in inspect_checkpoint(checkpoint).to_rich_tables():
@@ -288,9 +288,9 @@ def doctor(file: Path | None) -> int:
 
     Exit code 1 if training would fail.
     """
-    from rllib_ezm import doctor
-    from rllib_ezm.cluster import set_verbosity
-    from rllib_ezm.experiment_file import load_experiment_file, running_as_script
+    from rllib_ezm.cli import diagnosis as doctor
+    from rllib_ezm.cli.cluster import set_verbosity
+    from rllib_ezm.cli.experiment_file import load_experiment_file, running_as_script
 
     set_verbosity(verbose=False)
     if file is None:
@@ -314,16 +314,16 @@ def plan(file: Path, seconds: float, stop: str | None, ray_num_cpus: int | None)
 
     Env steps and updates per second, memory, and the hours until its `stop`.
     """
-    from rllib_ezm import cluster
-    from rllib_ezm.experiment_file import load_experiment_file, parse_stop, running_as_script
+    from rllib_ezm.cli import cluster
+    from rllib_ezm.cli.experiment_file import load_experiment_file, parse_stop, running_as_script
 
     file = file.expanduser().resolve()
     with running_as_script(file):
         experiment_file = load_experiment_file(file)
         if stop is not None:
             experiment_file = dataclasses.replace(experiment_file, stop=parse_stop(stop))
-        from rllib_ezm import forecast
         from rllib_ezm.algorithm.config import EZMConfig
+        from rllib_ezm.cli import forecast
 
         if not isinstance(experiment_file.config, EZMConfig):
             raise UserError(f"{file}: `config` is not an EZMConfig: its cost cannot be planned")
@@ -359,7 +359,7 @@ def _refuse_with_resume(ctx: click.Context) -> None:
 
 def _run(file: ExperimentFile, options: dict[str, Any]) -> int:
     """Train a loaded experiment file and report; return the exit code."""
-    from rllib_ezm import cluster, experiment
+    from rllib_ezm.cli import cluster, experiment
 
     cluster.set_verbosity(verbose=options["verbose"])
     with cluster.ray_for(

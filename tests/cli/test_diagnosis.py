@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from rllib_ezm import doctor
-from rllib_ezm.cli import main
-from rllib_ezm.doctor import FAILURE, NOTE, OK, WARNING
-from rllib_ezm.experiment_file import load_experiment_file
+from rllib_ezm.cli import diagnosis as doctor
+from rllib_ezm.cli.diagnosis import FAILURE, NOTE, OK, WARNING
+from rllib_ezm.cli.experiment_file import load_experiment_file
+from rllib_ezm.cli.main import main
 from rllib_ezm.tasks import humanoid_bench_import
 
 EXAMPLE = Path(__file__).parents[1] / "tuned_examples" / "ezm_quickstart.py"

@@ -42,7 +42,7 @@ def test_a_cluster_of_others_may_grow(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cluster, "_started_here", lambda: False)
-    with caplog.at_level(logging.WARNING, logger="rllib_ezm.cluster"):
+    with caplog.at_level(logging.WARNING, logger="rllib_ezm.cli.cluster"):
         cluster.check_fits({"CPU": 8.0})
         assert not caplog.records
         cluster.check_fits({"CPU": 9.0, "GPU": 1.0}, [{"CPU": 1.0}])

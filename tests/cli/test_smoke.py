@@ -9,8 +9,8 @@ from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from rllib_ezm import EZMConfig
-from rllib_ezm.cli import main
-from rllib_ezm.smoke import scale_down
+from rllib_ezm.cli.main import main
+from rllib_ezm.cli.smoke import scale_down
 from rllib_ezm.utils.errors import UserError
 
 EXAMPLE = """

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from rllib_ezm.progress import ProgressPrinter
+from rllib_ezm.cli.progress import ProgressPrinter
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from rllib_ezm.experiment_file import ExperimentFile
+    from rllib_ezm.cli.experiment_file import ExperimentFile
 
 OPTIONS_FILE = "rllib_run.json"
 
@@ -27,7 +27,7 @@ class RunOptions:
         checkpoint_at_end: Whether a finished trial leaves a checkpoint.
         num_samples: Trials per point of the file's grid.
         seed: Overrides the config's seed; None keeps it.
-        smoke: Whether the config is scaled down, see `rllib_ezm.smoke`.
+        smoke: Whether the config is scaled down, see `rllib_ezm.cli.smoke`.
     """
 
     checkpoint_freq: int = 0

@@ -1,0 +1,7 @@
+"""The commands `rllib` and `rllib-ezm`; `run_example` trains the file that calls it."""
+
+from __future__ import annotations
+
+from rllib_ezm.cli.main import INTERRUPTED, run_example
+
+__all__ = ["INTERRUPTED", "run_example"]
