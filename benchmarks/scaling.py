@@ -57,7 +57,7 @@ class Stage:
     dispatches: int
 
     def seconds(self, flops_per_second: float, launch_seconds: float) -> float:
-        """On a device, modelled."""
+        """On a device, modeled."""
         return max(self.flops / flops_per_second, self.dispatches * launch_seconds)
 
 

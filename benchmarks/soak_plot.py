@@ -14,7 +14,7 @@ PANELS = (
     ("memory [MB]", ("driver_mb", "runners_mb")),
     ("transitions in the buffer", ("buffer",)),
     ("count", ("kills", "restarts")),
-    ("normalised score, training", ("score",)),
+    ("normalized score, training", ("score",)),
 )
 
 

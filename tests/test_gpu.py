@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
-from oracles.tiny import scripted_task, tiny_config
-from oracles.tiny_model import ACTION_DIM, ACTION_MASK, OBS_DIM, random_inputs, tiny_model
+from helpers.tiny import scripted_task, tiny_config
+from helpers.tiny_model import ACTION_DIM, ACTION_MASK, OBS_DIM, random_inputs, tiny_model
 
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.search import SearchNoise, SearchSettings, draw_noise

@@ -178,13 +178,13 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """Run a probe on a learner, wherever it is, without a trace."""
     tensors = {name: torch.as_tensor(x, device=learner.device) for name, x in batch.items()}
-    with unnoticed(learner, seed):
+    with preserve_training_state(learner, seed):
         measured = probe.on_learner(learner, tensors)
     return {name: x.cpu().numpy() for name, x in measured.items()}
 
 
 @contextmanager
-def unnoticed(learner: Learner, seed: int) -> Iterator[None]:
+def preserve_training_state(learner: Learner, seed: int) -> Iterator[None]:
     """Puts back what a forward pass in training mode moves, so that training goes on as it was.
 
     These are the module's running statistics, the generators of torch and the learner's metrics.

@@ -137,7 +137,7 @@ class EZMConfig(AlgorithmConfig):
         self.max_queued_batches = 4
         self.max_updates_behind = 50
         self.max_weight_age = 100
-        self.weights_on_the_wire = "float32"
+        self.weight_transfer_dtype = "float32"
 
     def tasks(
         self,
@@ -153,7 +153,7 @@ class EZMConfig(AlgorithmConfig):
         Args:
             tasks: Names ("dmc:walker-run", "gym:Pendulum-v1", a registered name), dicts of a name
                 and options, or specs.
-            envs_per_task: Copies of each task's environment, dealt out over the env runners.
+            envs_per_task: Copies of each task's environment, distributed over the env runners.
             termination: "respect", or "ignore" to drop terminations as the released code does.
             max_consecutive_env_failures: An environment that raises an exception is built again and
                 its episode truncated; so many times in a row, for one task in one slot, end the
@@ -344,7 +344,7 @@ class EZMConfig(AlgorithmConfig):
             independent_replay: One ring per task (IER); False: one shared ring.
             priority_alpha: Exponent of the priorities.
             priority_beta: Exponent of the importance weights.
-            min_importance_weight: Floor of the max-normalised importance weights.
+            min_importance_weight: Floor of the max-normalized importance weights.
             max_replay_bytes: Budget in bytes; training refuses to start above it. None: no limit.
             store_buffer_in_checkpoints: Write the buffer into checkpoints.
             num_replay_actors: Processes that hold the rings of a group of tasks each, possibly on
@@ -363,7 +363,7 @@ class EZMConfig(AlgorithmConfig):
         max_queued_batches: int = NotProvided,
         max_updates_behind: int = NotProvided,
         max_weight_age: int = NotProvided,
-        weights_on_the_wire: str = NotProvided,
+        weight_transfer_dtype: str = NotProvided,
     ) -> EZMConfig:
         """Collect, reanalyze and learn at the same time (Figure 2(D)) or one after the other.
 
@@ -380,7 +380,7 @@ class EZMConfig(AlgorithmConfig):
             max_updates_behind: Env runners pause where more updates are due than this.
             max_weight_age: Updates that the learners may make while an env runner acts with the
                 weights from before them; then they wait for it.
-            weights_on_the_wire: "float32", or "bfloat16": matrices travel to env runners and
+            weight_transfer_dtype: "float32", or "bfloat16": matrices travel to env runners and
                 reanalyze workers at half their size.
         """
         return self._set({k: v for k, v in locals().items() if k != "self"})

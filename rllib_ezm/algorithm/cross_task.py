@@ -1,7 +1,7 @@
 """Exploration with other tasks' policies: they act for a while in training episodes.
 
 What another task has learned (to stand up, say) is data that the own policy may be far from
-finding. Cf. QMP, which shares behaviours in this way at every step (arXiv:2302.00671).
+finding. Cf. QMP, which shares behaviors in this way at every step (arXiv:2302.00671).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CrossTaskExploration(ConnectorV2):
     def __init__(self, tasks: TaskSet, probability: float) -> None:
         super().__init__()
         dims = list(zip(tasks.obs_dims, tasks.action_dims, strict=True))
-        self._lenders = [
+        self._source_tasks = [
             [other for other in range(len(dims)) if other != task and dims[other] == dims[task]]
             for task in range(len(dims))
         ]
@@ -67,8 +67,8 @@ class CrossTaskExploration(ConnectorV2):
     def _acting_task(self, episode: SingleAgentEpisode) -> int:
         data = episode.custom_data
         if episode.t >= data.get(NEXT_DRAW, 0):
-            lenders = self._lenders[data[TASK_ID]]
-            borrow = lenders and np.random.random() < self._probability
-            data[ACTING_TASK] = np.random.choice(lenders) if borrow else data[TASK_ID]
+            source_tasks = self._source_tasks[data[TASK_ID]]
+            borrow = source_tasks and np.random.random() < self._probability
+            data[ACTING_TASK] = np.random.choice(source_tasks) if borrow else data[TASK_ID]
             data[NEXT_DRAW] = episode.t + np.random.geometric(1 / MEAN_STRETCH)
         return int(data[ACTING_TASK])

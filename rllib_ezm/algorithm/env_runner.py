@@ -73,7 +73,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
     `max_consecutive_env_failures` (10, see `TaskSlot`) and `envs_per_task` (1). The
-    T * envs_per_task slots are dealt out over the env runners.
+    T * envs_per_task slots are distributed over the env runners.
     """
 
     started: bool = False
@@ -165,7 +165,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
 
     @override(SingleAgentEnvRunner)
     def _increase_sampled_metrics(self, num_steps: int, num_episodes_completed: int) -> None:
-        """Also counts env steps between RLlib's synchronisations, once per training iteration.
+        """Also counts env steps between RLlib's synchronizations, once per training iteration.
 
         Else an iteration of many `sample()` calls would act at random far beyond
         `num_random_steps`.
@@ -188,7 +188,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
 
         Ray may restart the process of a runner between two calls without anyone noticing. The new
         one has random weights, has forgotten all counters and would play the first episodes again,
-        so it samples nothing until `start_afresh`.
+        so it samples nothing until `reset_and_reseed`.
 
         A failed environment is returned and not raised: RLlib would restart the runner again and
         again, and the message would be lost.
@@ -201,7 +201,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         except EnvironmentFailedError as error:
             return Collected(index, failure=error)
 
-    def start_afresh(self, seed: int, env_steps: np.ndarray) -> None:
+    def reset_and_reseed(self, seed: int, env_steps: np.ndarray) -> None:
         """Begin new episodes with new seeds, as a runner does that was created at this moment.
 
         Every slot starts with its own first task. The next weights are taken although they may be

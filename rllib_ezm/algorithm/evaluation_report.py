@@ -1,4 +1,4 @@
-"""What an evaluation found: returns and normalised scores of each task, and their table.
+"""What an evaluation found: returns and normalized scores of each task, and their table.
 
 Scores follow eq. 13, arXiv:2603.01452: (return - random) / (success - random).
 """
@@ -25,7 +25,7 @@ class TaskResult:
         task: Name of the task.
         returns: Undiscounted return of each episode, in the task's own reward unit.
         lengths: Length of each episode, in decisions of the agent.
-        normalized_scores: Normalised score of each episode (0 random, 1 success).
+        normalized_scores: Normalized score of each episode (0 random, 1 success).
         physics_errors: Episodes that a breakdown of the simulation cut short.
         env_failures: How often an environment raised an exception.
 
@@ -73,7 +73,7 @@ class TaskResult:
 
     @property
     def normalized_score_mean(self) -> float:
-        """Mean normalised score."""
+        """Mean normalized score."""
         return float(np.mean(self.normalized_scores))
 
     def normalized_score_interval(self) -> tuple[float, float] | None:

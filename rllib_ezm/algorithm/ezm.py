@@ -103,7 +103,7 @@ class EZM(ResumableAlgorithm):
         # RLlib reduces the training metrics before it evaluates, so a logged value would be stale.
         results["evaluation_score_mean"] = self.evaluation_score_mean
         if self.pipeline is not None:
-            results["limited_by"] = self._limiting_stage(self.pipeline)
+            results["bottleneck"] = self._bottleneck(self.pipeline)
             for kind, ages in self.pipeline.staleness.take().items():
                 # Tune makes a histogram of a list. A kind may be used first during an evaluation.
                 results.setdefault("staleness", {}).setdefault(kind, {})["ages"] = ages
@@ -143,7 +143,7 @@ class EZM(ResumableAlgorithm):
         start = time.perf_counter()
         collected = self.collect()
         self.seconds["sample"] += time.perf_counter() - start
-        self.take_in(collected)
+        self.store_episodes(collected)
         self.start_learning_if_ready()
         while self.num_updates < self.num_updates_due:
             update = Update(self.draw_batch(), self.num_env_steps, self.num_updates)
@@ -164,8 +164,8 @@ class EZM(ResumableAlgorithm):
             self._learning_start = self.num_env_steps
             self._updates_at_learning_start = self.num_updates
 
-    def take_in(self, collected: Sequence[Collected]) -> None:
-        """Store and count what env runners have brought."""
+    def store_episodes(self, collected: Sequence[Collected]) -> None:
+        """Store and count what env runners have collected."""
         start = time.perf_counter()
         episodes, metrics = self.unpack(collected)
         if metrics:
@@ -188,7 +188,7 @@ class EZM(ResumableAlgorithm):
         start = time.perf_counter()
         batch = self.replay_buffer.sample(self.config.total_train_batch_size)
         self.seconds["replay"] += time.perf_counter() - start
-        return dealt(batch, self.config.num_learners or 1)
+        return shard_for_learners(batch, self.config.num_learners or 1)
 
     def update_learners(self, batch: Batch, env_steps: int) -> list[Any]:
         """One update; RLlib's results, one per learner. Touches nothing else (`Pipeline`)."""
@@ -269,18 +269,18 @@ class EZM(ResumableAlgorithm):
         for stage, value in pipeline.stage_seconds.items():
             self.metrics.log_value(("stage_seconds", stage), value, reduce="item")
 
-    def _limiting_stage(self, pipeline: Pipeline) -> str:
-        """Who all others waited for most of the time since the last call."""
+    def _bottleneck(self, pipeline: Pipeline) -> str:
+        """The stage that the others waited for most of the time since the last call."""
         before, self._stage_seconds = self._stage_seconds, pipeline.stage_seconds
         return max(STAGES, key=lambda stage: self._stage_seconds[stage] - before[stage])
 
     @override(ResumableAlgorithm)
-    def come_to_rest(self) -> None:
+    def quiesce(self) -> None:
         if self.pipeline is not None:
             self.pipeline.drain()
 
     @override(ResumableAlgorithm)
-    def begin_anew(self) -> None:
+    def discard_stale_weights(self) -> None:
         if self.pipeline is not None:
             self.pipeline.forget_weights()
 
@@ -347,16 +347,16 @@ def make_replay_buffer(config: EZMConfig) -> MultiTaskReplayBuffer | ReplayActor
     return MultiTaskReplayBuffer(independent=config.independent_replay, **settings)
 
 
-def dealt(batch: dict[str, Any], num_learners: int) -> dict[str, Any]:
-    """The rows [B, ...] in the order in which learners take them: B / num_learners in a row each.
+def shard_for_learners(batch: dict[str, Any], num_learners: int) -> dict[str, Any]:
+    """Reorders the rows [B, ...] so that each learner's consecutive B / num_learners are balanced.
 
-    A batch comes in task order; dealt like cards, it gives each learner equal shares of each task,
-    plus or minus one row.
+    A batch comes in task order, and RLlib splits it into consecutive parts. Taking every
+    `num_learners`-th row gives each learner an equal share of each task, plus or minus one row.
     """
     if num_learners == 1:
         return batch
     rows = len(batch["task_ids"])
-    order = np.concatenate([np.arange(hand, rows, num_learners) for hand in range(num_learners)])
+    order = np.concatenate([np.arange(first, rows, num_learners) for first in range(num_learners)])
     return {name: column[order] for name, column in batch.items()}
 
 

@@ -1,4 +1,4 @@
-"""EZM's Learner: targets by reanalyze, losses, optimiser, target network, priorities."""
+"""EZM's Learner: targets by reanalyze, losses, optimizer, target network, priorities."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class EZMTorchLearner(TorchLearner):
             torch.cuda.synchronize(self.device)
         seconds = time.perf_counter() - start
         self.metrics.log_value((DEFAULT_MODULE_ID, REANALYZE_SECONDS), seconds, reduce="sum")
-        # As in TorchLearner, which asks DDP not to synchronise: there is no DDP here.
+        # As in TorchLearner, which asks DDP not to synchronize: there is no DDP here.
         fwd_out = self.module.forward_train(batch)
         losses = self.compute_losses(fwd_out=fwd_out, batch=batch)
         gradients = self.compute_gradients(losses)
@@ -115,7 +115,7 @@ class EZMTorchLearner(TorchLearner):
         return fwd_out, losses, {}
 
     def _make_targets(self, batch: dict[str, torch.Tensor]) -> Targets:
-        """Targets of a replay batch, K-major; also folds the observations into the normaliser."""
+        """Targets of a replay batch, K-major; also folds the observations into the normalizer."""
         config, module = self.config, self._ezm_module
         steps, task_ids = config.unroll_steps, batch["task_ids"]
         module.model.normalizer.update(batch["obs"][:, 0], task_ids)
@@ -214,8 +214,8 @@ class EZMTorchLearner(TorchLearner):
     def sample_losses(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What an update on a replay batch would minimise the mean of, per sample [B], with graph.
 
-        Moves the running statistics and logs as an update does: `rllib_ezm.algorithm.callbacks.unnoticed`
-        undoes that.
+        Moves the running statistics and logs as an update does; `preserve_training_state` of
+        `algorithm.callbacks` undoes that.
         """
         targets = self._make_targets(batch)
         unroll = Unroll(**self._ezm_module.forward_train(batch))
@@ -236,7 +236,7 @@ class EZMTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def apply_gradients(self, gradients_dict: dict[Any, Any]) -> None:
-        """Step the optimiser on the clipped gradients, unless `NonFiniteGuard` forbids it."""
+        """Step the optimizer on the clipped gradients, unless `NonFiniteGuard` forbids it."""
         finite = self._guard.check(self._gradient_norm, self._ezm_module.named_parameters())
         if finite:
             self.get_optimizer(DEFAULT_MODULE_ID).step()
@@ -277,20 +277,22 @@ class EZMTorchLearner(TorchLearner):
         return {
             **super().get_state(*args, **kwargs),
             "num_updates": self._num_updates,
-            "nonfinite_in_a_row": self._guard.in_a_row,
+            "num_consecutive_nonfinite": self._guard.num_consecutive,
         }
 
     @override(TorchLearner)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self._num_updates = state.get("num_updates", self._num_updates)
-        self._guard.in_a_row = state.get("nonfinite_in_a_row", self._guard.in_a_row)
+        self._guard.num_consecutive = state.get(
+            "num_consecutive_nonfinite", self._guard.num_consecutive
+        )
 
 
 class TargetUpdate:
     """`target <- (1 - tau) target + tau online`, for weights and BatchNorm statistics.
 
-    The observation normaliser is copied as it is: both networks must see the same input scale.
+    The observation normalizer is copied as it is: both networks must see the same input scale.
     """
 
     def __init__(self, target: WorldModel, online: WorldModel, tau: float) -> None:

@@ -67,7 +67,7 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:
-        """The learner's own parts: 3.2 M of 16.1 M parameters and the target network stay home."""
+        """The learner's own parts: 3.2 M of 16.1 M parameters, and the target network."""
         return ["target_model", "variance_window", "model.projector", "model.predictor"]
 
     @override(TorchRLModule)

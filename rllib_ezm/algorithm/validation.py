@@ -88,7 +88,7 @@ CHOICES = {
     "value_reduction": VALUE_REDUCTIONS,
     "train_precision": PRECISIONS,
     "inference_precision": PRECISIONS,
-    "weights_on_the_wire": ("float32", "bfloat16"),
+    "weight_transfer_dtype": ("float32", "bfloat16"),
 }
 FRACTIONS = (
     "priority_alpha",
@@ -131,7 +131,7 @@ def _check_rllib_settings(config: EZMConfig, fail: Fail) -> None:
     if config.num_envs_per_env_runner != 1:
         fail(
             "num_envs_per_env_runner is not used: copies of each task's environment are set by "
-            ".tasks(..., envs_per_task=n) and dealt out over the env runners."
+            ".tasks(..., envs_per_task=n) and distributed over the env runners."
         )
     if VectorizeMode(config.gym_env_vectorize_mode) is not VectorizeMode.SYNC:
         fail("EZM steps its environments in the env runner: use more env runners instead of ASYNC.")

@@ -22,7 +22,7 @@ from rllib_ezm.algorithm.callbacks import (
     GRADIENT_COSINE,
     PROBES,
     cosine_report,
-    unnoticed,
+    preserve_training_state,
 )
 from rllib_ezm.baselines import HeadPerTask
 from rllib_ezm.probes.gradient_similarity import cosines
@@ -87,7 +87,7 @@ class GradientSimilaritySACLearner(SACTorchLearner):
 
     def measure(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Cosines [T, T] by module, of a batch's columns [M, ...]; leaves no trace."""
-        with unnoticed(self, seed=self._updates):
+        with preserve_training_state(self, seed=self._updates):
             return self._measure(batch)
 
     def _measure(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Whether this machine can train, and what to mend: `rllib-ezm doctor`."""
+"""Whether this machine can train, and what to fix: `rllib-ezm doctor`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "rllib-ezm"
 OK, NOTE, WARNING, FAILURE = "ok", "note", "warning", "failure"
-COLOURS = {OK: "green", NOTE: "cyan", WARNING: "yellow", FAILURE: "red"}
+COLORS = {OK: "green", NOTE: "cyan", WARNING: "yellow", FAILURE: "red"}
 SMALL_SHARED_MEMORY = 2 * 2**30
 """Bytes of /dev/shm below which Ray's object store is likely to spill."""
 
@@ -35,7 +35,7 @@ class Finding:
         subject: What.
         status: "ok", "note", "warning" (training runs, but ...) or "failure" (it would not).
         message: What was found.
-        fix: How to mend it; empty where there is nothing to do.
+        fix: How to fix it; empty where there is nothing to do.
     """
 
     subject: str
@@ -65,10 +65,10 @@ def would_fail(findings: list[Finding]) -> bool:
 
 
 def lines(findings: list[Finding]) -> Iterator[tuple[str, str]]:
-    """What to print: text and colour of each line; what mends a finding stands below it."""
+    """What to print: text and color of each line; the fix of a finding stands below it."""
     for finding in findings:
-        colour = COLOURS[finding.status]
-        yield f"{finding.status:<8}{finding.subject}: {finding.message}", colour
+        color = COLORS[finding.status]
+        yield f"{finding.status:<8}{finding.subject}: {finding.message}", color
         for fix in finding.fix.splitlines():
             yield f"          {fix}", ""
 

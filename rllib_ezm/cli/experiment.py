@@ -147,7 +147,7 @@ def resumed_tuner(file: ExperimentFile, folder: Path) -> tune.Tuner:
 
 
 def outcome(results: tune.ResultGrid) -> ExperimentOutcome:
-    """Summarise what Tune returned."""
+    """Summarize what Tune returned."""
     trials = [_trial_outcome(results[index]) for index in range(len(results))]
     trials.sort(key=lambda trial: trial.folder)
     return ExperimentOutcome(folder=Path(results.experiment_path), trials=tuple(trials))

@@ -67,7 +67,7 @@ class ExperimentFile:
 def running_as_script(path: Path) -> Iterator[None]:
     """Give a file the `sys.argv` and `sys.path` that `python FILE` would give it.
 
-    So the file can import its neighbours (Ray passes the folder of `sys.argv[0]` on to its workers)
+    So the file can import its neighbors (Ray passes the folder of `sys.argv[0]` on to its workers)
     and never sees the options of the command line that loads it.
 
     Args:

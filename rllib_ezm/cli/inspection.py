@@ -186,7 +186,7 @@ def _sizes(files: dict[str, dict[str, int]]) -> dict[str, int]:
         elif f"/{DEFAULT_MODULE_ID}/" in name:
             part = "weights"
         elif name.startswith("learner_group/"):
-            part = "optimiser and learner"
+            part = "optimizer and learner"
         else:
             part = "config, counters, metrics"
         sizes[part] += entry["bytes"]

@@ -299,8 +299,8 @@ def doctor(file: Path | None) -> int:
         file = file.expanduser().resolve()
         with running_as_script(file):
             findings = doctor.examine(load_experiment_file(file))
-    for line, colour in doctor.lines(findings):
-        click.secho(line, fg=colour or None)
+    for line, color in doctor.lines(findings):
+        click.secho(line, fg=color or None)
     return TRIAL_FAILED if doctor.would_fail(findings) else 0
 
 

@@ -20,7 +20,7 @@ from rllib_ezm.execution.learner_thread import Batch, LearnerThread, Update, Wei
 from rllib_ezm.execution.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
 from rllib_ezm.execution.recovery import TARGETS as TARGET_SEEDS
 from rllib_ezm.execution.staleness import ACTING, PRIORITIES, TARGETS, Staleness
-from rllib_ezm.execution.weight_transfer import from_wire, to_wire
+from rllib_ezm.execution.weight_transfer import from_transfer_dtype, to_transfer_dtype
 from rllib_ezm.utils.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Pipeline:
         enough = algorithm.num_env_steps + slots * self._config.rollout_fragment_length
         give_up = time.perf_counter() + self._config.sample_timeout_s
         while algorithm.num_env_steps < enough and time.perf_counter() < give_up:
-            if not self._turn():
+            if not self._poll():
                 time.sleep(IDLE_SECONDS)
             if not self._algorithm.env_runner_group.healthy_worker_ids():
                 return  # RLlib restores them between two training steps
@@ -89,13 +89,13 @@ class Pipeline:
     def advance_until(self, over: Callable[[], bool]) -> None:
         """Go on until something else is over (an evaluation)."""
         while not over():
-            if not self._turn():
+            if not self._poll():
                 time.sleep(IDLE_SECONDS)
 
     def drain(self) -> None:
         """Finish what is under way, and begin nothing new."""
         while self._collecting or self._given > self._algorithm.num_updates:
-            if not self._turn(begin=False):
+            if not self._poll(begin=False):
                 time.sleep(IDLE_SECONDS)
 
     def forget_weights(self) -> None:
@@ -142,15 +142,15 @@ class Pipeline:
         too_old = self._given >= oldest + self._config.max_weight_age
         return ENV_RUNNERS if nothing_due or too_old else DRIVER
 
-    def _turn(self, *, begin: bool = True) -> bool:
+    def _poll(self, *, begin: bool = True) -> bool:
         """Take in what is ready, hand out what is due; whether anything was."""
         self._watch()
-        busy = self._take_in_env_steps()
-        busy |= self._take_in_updates()
+        busy = self._receive_env_steps()
+        busy |= self._receive_updates()
         if self._workers is not None:
-            busy |= self._take_in_targets(self._workers)
-            busy |= self._hand_to_workers(self._workers)
-        busy |= self._pass_on()
+            busy |= self._receive_targets(self._workers)
+            busy |= self._submit_to_workers(self._workers)
+        busy |= self._submit_to_learners()
         if begin:
             self._algorithm.start_learning_if_ready()
             busy |= self._begin_updates()
@@ -179,7 +179,7 @@ class Pipeline:
             self._acting_version[index] = self._collecting[index] = version
         return bool(idle)
 
-    def _take_in_env_steps(self) -> bool:
+    def _receive_env_steps(self) -> bool:
         algorithm = self._algorithm
         group = algorithm.env_runner_group
         found: list[tuple[int, Collected]] = group.fetch_ready_async_reqs(
@@ -191,7 +191,7 @@ class Pipeline:
                 self.staleness.note(ACTING, algorithm.num_updates - version)
             else:  # restarted by Ray; the algorithm gives it the latest weights
                 self._acting_version.pop(index)
-        algorithm.take_in([collected for _, collected in found])
+        algorithm.store_episodes([collected for _, collected in found])
         healthy = group.healthy_worker_ids()
         for index in [i for i in self._collecting if i not in healthy]:
             del self._collecting[index]
@@ -222,7 +222,7 @@ class Pipeline:
             begun = True
         return begun
 
-    def _pass_on(self) -> bool:
+    def _submit_to_learners(self) -> bool:
         """Give the learners what is ready, in the order of sampling: so no batch gets too old."""
         passed = False
         while self._on_the_way and self._thread.has_room():
@@ -232,7 +232,7 @@ class Pipeline:
             passed = True
         return passed
 
-    def _take_in_updates(self) -> bool:
+    def _receive_updates(self) -> bool:
         made = self._thread.take()
         for update in made:
             self._algorithm.finish_update(update)
@@ -258,8 +258,8 @@ class Pipeline:
         target = None
         if self._config.num_reanalyze_workers:
             target = next(iter(group.foreach_learner(_target_weights))).get()
-        if self._config.weights_on_the_wire == "bfloat16":
-            acting, target = to_wire(acting), to_wire(target)
+        if self._config.weight_transfer_dtype == "bfloat16":
+            acting, target = to_transfer_dtype(acting), to_transfer_dtype(target)
         return Weights(
             version,
             ray.put(acting),
@@ -284,7 +284,7 @@ class Pipeline:
         ray.get([worker.ping.remote() for worker in workers])
         return FaultTolerantActorManager(workers, max_remote_requests_in_flight_per_actor=1)
 
-    def _hand_to_workers(self, workers: FaultTolerantActorManager) -> bool:
+    def _submit_to_workers(self, workers: FaultTolerantActorManager) -> bool:
         if not self._sampled:
             return False
         if self._weights is None:
@@ -308,7 +308,7 @@ class Pipeline:
                 handed = True
         return handed
 
-    def _take_in_targets(self, workers: FaultTolerantActorManager) -> bool:
+    def _receive_targets(self, workers: FaultTolerantActorManager) -> bool:
         found = workers.fetch_ready_async_reqs(tags=REANALYZE, timeout_seconds=0.0)
         for result in found:
             update = self._reanalyzing.pop(result.actor_id)
@@ -323,7 +323,7 @@ class Pipeline:
 
 def _collect_with(runner: MultiTaskEnvRunner, weights: ray.ObjectRef | None) -> Collected:
     if weights is not None and runner.started:
-        runner.set_state(from_wire(ray.get(weights)))
+        runner.set_state(from_transfer_dtype(ray.get(weights)))
     return runner.collect()
 
 

@@ -62,7 +62,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
 
     `save_to_path` writes RLlib's files, the replay buffer as plain arrays under `replay/`, and a
     manifest with the checksums of all of them, first under a temporary name. Restoring compares
-    them. The weights are a safetensors file; RLlib's own files (optimiser, counters, config) are
+    them. The weights are a safetensors file; RLlib's own files (optimizer, counters, config) are
     pickles, as in any of its checkpoints: load only those that you trust.
     """
 
@@ -80,7 +80,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
         self._num_checkpoints = 0
         self._num_failed_checkpoints = 0
         self.num_env_runner_restarts = 0
-        self.let_start()
+        self.mark_started()
 
     @property
     def num_env_steps(self) -> int:
@@ -122,7 +122,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
         """
         here_and_now = state is None
         if state is None:
-            self.come_to_rest()
+            self.quiesce()
             self._num_checkpoints += 1
             state = self.get_state(not_components=REPLAY)
             if self.config.store_buffer_in_checkpoints:
@@ -136,7 +136,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
                 save_state(replay, folder / REPLAY)
             write_manifest(folder)
         if here_and_now:
-            self._start_afresh()
+            self._reset_and_reseed()
         return str(target)
 
     @override(Algorithm)
@@ -182,7 +182,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
             UserError: A file of the checkpoint is missing, truncated or not the one that was
                 written; the message names it, and nothing has been restored.
         """
-        self.come_to_rest()
+        self.quiesce()
         with readable_folder(path, filesystem) as folder:
             if component is not None:
                 super().restore_from_path(folder, component=component, **kwargs)
@@ -195,7 +195,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
                 self.replay_buffer.set_state(load_state(folder / REPLAY))
             else:
                 self._collect_before_learning()
-        self._start_afresh()
+        self._reset_and_reseed()
 
     @override(Algorithm)
     def get_state(
@@ -256,13 +256,13 @@ class ResumableAlgorithm(EnvRunnerStarts):
             self.config.num_steps_sampled_before_learning_starts,
         )
 
-    def come_to_rest(self) -> None:
+    def quiesce(self) -> None:
         """Finish what is under way in other threads and processes; nothing unless overridden."""
 
-    def begin_anew(self) -> None:
+    def discard_stale_weights(self) -> None:
         """All processes have new weights, and nothing is under way; nothing unless overridden."""
 
-    def _start_afresh(self) -> None:
+    def _reset_and_reseed(self) -> None:
         """New seeds, new episodes and the latest weights everywhere, see the class."""
         seed = derived_seed(self._run_seed, self._num_checkpoints)
         self.task_statistics.abandon_ongoing()
@@ -271,7 +271,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
         )
         self._push_weights(seed)
         seed_generators(derived_seed(seed, DRIVER))
-        self.begin_anew()
+        self.discard_stale_weights()
 
     def _push_weights(self, seed: int) -> None:
         """Give all env runners the learner's weights, even those that hold newer ones.

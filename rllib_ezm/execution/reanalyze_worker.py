@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.actor_manager import FaultAwareApply
 
 from rllib_ezm.algorithm.rl_module import EZMTorchRLModule, make_settings
-from rllib_ezm.execution.weight_transfer import from_wire
+from rllib_ezm.execution.weight_transfer import from_transfer_dtype
 from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.update.reanalyzer import Reanalyzed, Reanalyzer
 from rllib_ezm.utils.seeding import seed_generators
@@ -54,7 +54,7 @@ class ReanalyzeWorker(FaultAwareApply):
             version: Of these weights; they are fetched only if this worker has others.
         """
         if version != self._version:
-            state = from_wire(ray.get(weights))
+            state = from_transfer_dtype(ray.get(weights))
             self._model.load_state_dict({n: torch.as_tensor(x) for n, x in state.items()})
             self._version = version
         tensors = {name: torch.as_tensor(x).to(self._device) for name, x in batch.items()}

@@ -38,7 +38,7 @@ class EnvRunnerStarts(Algorithm):
     _run_seed: int
     _num_checkpoints: int
 
-    def let_start(self) -> None:
+    def mark_started(self) -> None:
         """Call it once in `setup`: these env runners may collect, with their configured seeds."""
 
         def start(runner: MultiTaskEnvRunner) -> None:
@@ -103,7 +103,7 @@ class EnvRunnerStarts(Algorithm):
         role = RUNNER if group is self.env_runner_group else EVALUATION
 
         def start(runner: MultiTaskEnvRunner) -> None:
-            runner.start_afresh(derived_seed(seed, role, runner.worker_index or 0), env_steps)
+            runner.reset_and_reseed(derived_seed(seed, role, runner.worker_index or 0), env_steps)
             runner.set_state(state)
 
         group.foreach_env_runner(

@@ -56,7 +56,7 @@ class ReplayActors:
     the local buffer: either takes over a state of the other.
 
     Args:
-        num_actors: From 1 to the number of tasks. Neighbouring tasks share an actor.
+        num_actors: From 1 to the number of tasks. Neighboring tasks share an actor.
         num_cpus: Ray's CPUs of each.
         num_tasks: T.
         seed: Of the draws; None draws one.

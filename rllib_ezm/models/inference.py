@@ -4,7 +4,7 @@ A `FoldedModel` computes what `WorldModel` computes in eval mode, in fewer and c
 
 * BatchNorm is folded into the layer before it, LayerNorm's affine part into the layer after it;
 * what the task embedding adds to the first layer of an encoder is a bias per task;
-* embeddings are normalised once, and all weights are cast once, not once per call;
+* embeddings are normalized once, and all weights are cast once, not once per call;
 * value heads and the policy head are calls of their own: a search needs 2 of 5 value heads, and the
   policy only where it opens a node.
 
@@ -75,7 +75,7 @@ class FoldedModel:
         """Fold the model's weights anew if any changed since the last time.
 
         A change is what PyTorch counts as one (`Tensor._version`): in-place operations and
-        `load_state_dict`, but not the step of a fused optimiser, after which its owner calls
+        `load_state_dict`, but not the step of a fused optimizer, after which its owner calls
         `torch.autograd.graph.increment_version`. A move of the model to another device replaces
         its tensors: make a new view then.
         """
@@ -209,7 +209,7 @@ class FoldedModel:
         return [layer.layer(self.dtype) for layer in layers]
 
     def _ensemble(self, norm: nn.LayerNorm, root: bool = False) -> list[list[Layer]]:
-        """The layers of each value head; the first one reads the normalised features."""
+        """The layers of each value head; the first one reads the normalized features."""
         heads = self.model.value_policy_model.value_heads
         scale, shift = batch_norm_scale(heads.second_norm, root)
         first = after_layer_norm(
@@ -250,7 +250,7 @@ def affine(linear: nn.Linear) -> Affine:
 
 
 def after_layer_norm(layer: Affine, norm: nn.LayerNorm) -> Affine:
-    """`layer(norm(x))` as a function of `x` normalised without the affine part."""
+    """`layer(norm(x))` as a function of `x` normalized without the affine part."""
     return Affine(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
 
 

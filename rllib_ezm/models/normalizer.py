@@ -1,4 +1,4 @@
-"""Running observation normalisation that respects which task owns which dimension."""
+"""Running observation normalization that respects which task owns which dimension."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class ObservationNormalizer(TakesBatchStatistics, nn.Module):
     """Cumulative mean and variance per observation dimension, shared by all tasks.
 
     A dimension's statistics count only observations of tasks that own it; padded dimensions are 0
-    after normalisation, always. Statistics change in `update` only, never in `forward`; several
+    after normalization, always. Statistics change in `update` only, never in `forward`; several
     learners fold in the batches of all.
 
     Args:
         observation_mask: [T, D], 1 where the task owns the dimension.
-        clip: Normalised values are clipped to +-clip (standard deviations).
+        clip: Normalized values are clipped to +-clip (standard deviations).
     """
 
     mean: torch.Tensor
@@ -61,6 +61,6 @@ class ObservationNormalizer(TakesBatchStatistics, nn.Module):
         self.count.copy_(total)
 
     def forward(self, observations: torch.Tensor, task_ids: torch.Tensor) -> torch.Tensor:
-        """Normalise [M, D] observations of tasks [M]; padded dimensions become exactly 0."""
+        """Normalize [M, D] observations of tasks [M]; padded dimensions become exactly 0."""
         scaled = (observations - self.mean) * torch.rsqrt(self.variance + 1e-5)
         return scaled.clamp(-self.clip, self.clip) * self.observation_mask[task_ids]

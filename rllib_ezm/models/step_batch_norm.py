@@ -13,8 +13,8 @@ class StepBatchNorm(TakesBatchStatistics, nn.BatchNorm1d):
     """BatchNorm of [B * steps, C] with statistics per unroll step; parameters as `nn.BatchNorm1d`.
 
     In train mode the result is that of `steps` calls of `nn.BatchNorm1d` with [B, C], one step
-    after the other: each step is normalised by its own batch, and the running statistics move once
-    per step, in step order. In eval mode every row is normalised alike. With several learners the
+    after the other: each step is normalized by its own batch, and the running statistics move once
+    per step, in step order. In eval mode every row is normalized alike. With several learners the
     batch is all of theirs.
     """
 
@@ -27,11 +27,11 @@ class StepBatchNorm(TakesBatchStatistics, nn.BatchNorm1d):
         super().__init__(num_features)
 
     def statistics(self, root: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance [C] by which eval mode normalises; `root` makes no difference here."""
+        """Mean and variance [C] by which eval mode normalizes; `root` makes no difference here."""
         return self.running_mean, self.running_var
 
     def forward(self, x: torch.Tensor, steps: int = 1, root: bool = False) -> torch.Tensor:
-        """Normalise [B * steps, C], where the `steps` rows of a sample follow one another.
+        """Normalize [B * steps, C], where the `steps` rows of a sample follow one another.
 
         The first of several steps is a root, the others are not; `root` says what a single one is.
         """
@@ -99,7 +99,7 @@ class RootStepBatchNorm(StepBatchNorm):
     """`StepBatchNorm` with running statistics of their own for the first step of an unroll.
 
     That step's latents are encoded observations, as at the root of a search; the others are
-    imagined, as in its tree. Their distributions differ, and training normalises each by its own
+    imagined, as in its tree. Their distributions differ, and training normalizes each by its own
     batch: a value of an encoded observation read through the statistics of imagined ones is biased,
     and bootstrapping multiplies the bias.
     """
@@ -113,7 +113,7 @@ class RootStepBatchNorm(StepBatchNorm):
         self.register_buffer("root_var", torch.ones(num_features))
 
     def statistics(self, root: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance [C] by which eval mode normalises encoded or imagined latents."""
+        """Mean and variance [C] by which eval mode normalizes encoded or imagined latents."""
         return (self.root_mean, self.root_var) if root else super().statistics()
 
     def _by_running_statistics(self, x: torch.Tensor, steps: int, root: bool) -> torch.Tensor:

@@ -94,7 +94,7 @@ class Prediction(NamedTuple):
 
 
 class TaskEmbedding(nn.Module):
-    """One learned row per task, renormalised to norm <= 1 at look-up; [M] -> [M, E]."""
+    """One learned row per task, renormalized to norm <= 1 at look-up; [M] -> [M, E]."""
 
     def __init__(self, num_tasks: int, dim: int) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 """What training does not show by itself: gradients task against task, imagination against data.
 
-Ray-free; `rllib_ezm.algorithm.callbacks` logs it during a run. Shapes: B batch, T tasks, K unroll steps,
+Ray-free; `algorithm.callbacks` logs it during a run. Shapes: B batch, T tasks, K unroll steps,
 n TD steps, H latent dim, V value heads, D and A padded observation and action dims.
 """

@@ -29,10 +29,10 @@ def balanced_shares(batch_size: int, num_parts: int, rotation: int) -> IntArray:
 def importance_weights(
     priorities: DoubleArray, shares: IntArray, beta: float, floor: float
 ) -> DoubleArray:
-    """Importance weights `(N p)^-beta`, max-normalised per share, at least `floor`.
+    """Importance weights `(N p)^-beta`, max-normalized per share, at least `floor`.
 
     `p` is proportional to the priority, so `N` and the sum of the priorities cancel in the
-    normalisation: `w = (smallest drawn priority / priority)^beta`.
+    normalization: `w = (smallest drawn priority / priority)^beta`.
 
     Args:
         priorities: `[B]`, positive, the shares one after the other.

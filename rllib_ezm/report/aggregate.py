@@ -33,7 +33,7 @@ MEASURES: dict[str, Callable[[np.ndarray], float]] = {
     "mean": metrics.aggregate_mean,
     "optimality gap": metrics.aggregate_optimality_gap,
 }
-"""Aggregates of normalised scores [R, T]; the optimality gap is below success: less is better."""
+"""Aggregates of normalized scores [R, T]; the optimality gap is below success: less is better."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Band:
     runs: int
 
 
-def summarise(evaluations: np.ndarray, statistic: str) -> float:
+def summarize(evaluations: np.ndarray, statistic: str) -> float:
     """One number for the evaluations of a run [P], see `STATISTICS`."""
     if statistic == "best":
         return float(np.max(evaluations))
@@ -84,7 +84,7 @@ def task_estimate(values: np.ndarray) -> Estimate:
 
 
 def aggregate_estimate(scores: np.ndarray, measure: str) -> Estimate:
-    """A measure of `MEASURES` over the normalised scores [R, T]."""
+    """A measure of `MEASURES` over the normalized scores [R, T]."""
     function = MEASURES[measure]
 
     def over_resamples(samples: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ def probability_of_improvement(scores: np.ndarray, reference: np.ndarray) -> Est
     way and takes minutes for a bootstrap.
 
     Args:
-        scores: Normalised scores [R, T].
+        scores: Normalized scores [R, T].
         reference: Those of the reference, on the same tasks [R', T].
 
     Raises:
@@ -130,7 +130,7 @@ def permutation_p_value(scores: np.ndarray, reference: np.ndarray) -> float | No
     tail). Exact for few runs, where it cannot become small: three against three give 0.1 or more.
 
     Args:
-        scores: Normalised scores [R, T].
+        scores: Normalized scores [R, T].
         reference: Those of the reference [R', T].
 
     Returns:
@@ -164,7 +164,7 @@ def mean_curve(curves: Sequence[Curve]) -> Band | None:
 
 
 def iqm_curve(curves: Sequence[Sequence[Curve]]) -> Band | None:
-    """IQM of the normalised scores of R runs on T tasks against env steps per task.
+    """IQM of the normalized scores of R runs on T tasks against env steps per task.
 
     Args:
         curves: T lists of R curves.

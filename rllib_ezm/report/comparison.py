@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rllib_ezm.report.aggregate import summarise
+from rllib_ezm.report.aggregate import summarize
 from rllib_ezm.report.budgets import BUDGET_TOLERANCE, budget
 from rllib_ezm.report.runs import Curve
 from rllib_ezm.report.variants import Variant
@@ -20,7 +20,7 @@ class Comparison:
     Attributes:
         tasks: The tasks, in the order of the first variant.
         curves: Of each variant: T lists of R curves, the same runs for every task.
-        scores: Of each variant: the statistic of the normalised scores [R, T].
+        scores: Of each variant: the statistic of the normalized scores [R, T].
     """
 
     tasks: tuple[str, ...]
@@ -54,7 +54,7 @@ def compare(variants: Sequence[Variant], statistic: str) -> tuple[list[Compariso
             curves = [[run[task] for run in runs] for task in tasks]
             comparison.curves[variant.name] = curves
             comparison.scores[variant.name] = np.array(
-                [[summarise(curve.scores, statistic) for curve in task] for task in curves]
+                [[summarize(curve.scores, statistic) for curve in task] for task in curves]
             ).T
         if comparison.scores:
             notes += _budget_notes(comparison)

@@ -23,7 +23,7 @@ GREY = "#555555"
 PUBLISHED = "published: "
 SIMPLE_POLICIES = {policy: policy.replace("_", " ") for policy in POLICIES}
 STEPS_LABEL = "env steps per task"
-SCORE_LABEL = "normalised score"
+SCORE_LABEL = "normalized score"
 PANEL = (3.6, 2.6)
 ONLY_PANEL = (5.4, 3.4)
 """Width and height of a panel, in inches."""
@@ -75,16 +75,14 @@ def draw_band(
     """A curve with its interval, fainter among many variants; nothing without a common step."""
     if band is None:
         return
-    colour, line = style
+    color, line = style
     label = name if band.interval is not None else f"{name} (1 seed: no interval)"
     marker = "o" if len(band.x) == 1 else ""
     axes.plot(
-        band.x, band.value, linestyle=line, marker=marker, ms=4, color=colour, lw=1.6, label=label
+        band.x, band.value, linestyle=line, marker=marker, ms=4, color=color, lw=1.6, label=label
     )
     if band.interval is not None:
-        axes.fill_between(
-            band.x, *band.interval, color=colour, alpha=min(0.2, 0.6 / variants), lw=0
-        )
+        axes.fill_between(band.x, *band.interval, color=color, alpha=min(0.2, 0.6 / variants), lw=0)
 
 
 def draw_published(

@@ -1,6 +1,6 @@
 """Figures: learning curves per task and over tasks, aggregates, profiles, improvement.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart; further variants repeat
+Colors are those of Okabe and Ito, which color-blind readers tell apart; further variants repeat
 them with other line styles.
 """
 
@@ -40,16 +40,16 @@ from rllib_ezm.report.drawing import (
 from rllib_ezm.report.reference import PublishedScore, reference_returns
 from rllib_ezm.report.variants import Variant
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
 
 
 def variant_styles(variants: Iterable[Variant]) -> Styles:
-    """Colour and line style of each variant, the same in all figures."""
+    """Color and line style of each variant, the same in all figures."""
     return {
         variant.name: (
-            COLOURS[index % len(COLOURS)],
-            LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)],
+            COLORS[index % len(COLORS)],
+            LINE_STYLES[index // len(COLORS) % len(LINE_STYLES)],
         )
         for index, variant in enumerate(variants)
     }
@@ -80,8 +80,8 @@ def task_curves(
                 continue
             if len(variants) <= MAX_VARIANTS_WITH_RUNS and len(curves) > 1:
                 for curve in curves:
-                    colour = styles[variant.name][0]
-                    axes.plot(curve.env_steps, curve.returns, color=colour, lw=0.7, alpha=0.4)
+                    color = styles[variant.name][0]
+                    axes.plot(curve.env_steps, curve.returns, color=color, lw=0.7, alpha=0.4)
             style = styles[variant.name]
             draw_band(axes, mean_curve(curves), style, variant.name, len(variants))
         for (policy, label), line in zip(SIMPLE_POLICIES.items(), (":", "--"), strict=True):
@@ -101,7 +101,7 @@ def task_curves(
 
 @styled
 def aggregate_curves(comparisons: Sequence[Comparison], styles: Styles) -> Figure:
-    """IQM of the normalised scores against env steps per task, a panel per set of tasks."""
+    """IQM of the normalized scores against env steps per task, a panel per set of tasks."""
     figure, panels = make_panels(len(comparisons))
     for axes, comparison in zip(panels, comparisons, strict=True):
         for name, curves in comparison.curves.items():

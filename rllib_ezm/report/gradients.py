@@ -96,8 +96,8 @@ def similarity_curves(probed: dict[str, Runs], styles: Styles) -> Figure:
             if len(probed) > MAX_VARIANTS_WITH_RUNS:
                 lines = [mean_line(lines)]
             for updates, mean in lines:
-                colour, line = styles[name]
-                axes.plot(updates, mean, line, color=colour, lw=1.0, label=name)
+                color, line = styles[name]
+                axes.plot(updates, mean, line, color=color, lw=1.0, label=name)
         axes.axhline(0.0, color="black", lw=0.6)
         axes.set(title=module, xlabel="updates", ylabel="mean cosine of two tasks")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -54,7 +54,7 @@ class Curve:
         updates: Learner updates [P]; NaN where the algorithm does not count them.
         seconds: Training time [P], in seconds.
         returns: Mean episode return of the evaluation [P], in the task's reward unit.
-        scores: Mean normalised score of the evaluation [P], eq. 13.
+        scores: Mean normalized score of the evaluation [P], eq. 13.
     """
 
     env_steps: np.ndarray

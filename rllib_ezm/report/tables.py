@@ -17,7 +17,7 @@ from rllib_ezm.report.aggregate import (
     aggregate_estimate,
     permutation_p_value,
     probability_of_improvement,
-    summarise,
+    summarize,
     task_estimate,
 )
 from rllib_ezm.report.budgets import budget
@@ -39,8 +39,8 @@ def task_rows(variants: Sequence[Variant], statistic: str) -> list[Row]:
                 continue
             info = variant.info(task)
             row: Row = {"task": task, "variant": variant.name, "statistic": statistic}
-            returns = task_estimate(np.array([summarise(c.returns, statistic) for c in curves]))
-            scores = task_estimate(np.array([summarise(c.scores, statistic) for c in curves]))
+            returns = task_estimate(np.array([summarize(c.returns, statistic) for c in curves]))
+            scores = task_estimate(np.array([summarize(c.scores, statistic) for c in curves]))
             row |= {"seeds": returns.runs, "env_steps_per_task": round(budget(curves))}
             row |= _columns("return", returns) | _columns("score", scores)
             row |= {f"{policy}_return": simple.get((task, policy)) for policy in POLICIES}

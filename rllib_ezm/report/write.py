@@ -20,7 +20,7 @@ POLICIES_NOTE = (
     "of 10 episodes, and of one with the action that aims at the start pose."
 )
 
-SCORES_NOTE = "Normalised scores; the optimality gap is what is missing to success: less is better."
+SCORES_NOTE = "Normalized scores; the optimality gap is what is missing to success: less is better."
 TEST_NOTE = (
     "p: two-sided permutation test of the runs' mean scores, not corrected for the number of "
     "comparisons; three runs against three give 0.1 at least."

@@ -135,7 +135,7 @@ def completed_q(
     return torch.where(visited, child_q, v_mix.unsqueeze(-1))
 
 
-def normalise(
+def normalize(
     q: torch.Tensor, low: torch.Tensor, high: torch.Tensor, minmax_delta: float
 ) -> torch.Tensor:
     """`clip((q - low) / max(high - low, delta), 0, 1)`; 0 while the range is empty (low = +inf).
@@ -157,7 +157,7 @@ def sigma(
     """`sigma(q) = (c_visit + max_b N(b)) * c_scale * norm(q)` over children [B, ..., C]."""
     most_visits = child_visits.amax(-1, keepdim=True)
     scale = (scoring.c_visit + most_visits) * scoring.c_scale
-    return scale * normalise(q, tree.low, tree.high, scoring.minmax_delta)
+    return scale * normalize(q, tree.low, tree.high, scoring.minmax_delta)
 
 
 def evaluate_root_children(

@@ -20,7 +20,7 @@ def make_gymnasium_env(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
 
 
 def _resolve(env_id: str, env_kwargs: dict[str, Any] | None = None) -> TaskSpec | None:
-    """Returns the spec of a registered id. Scores 0 and 1: the normalised score is the return."""
+    """Returns the spec of a registered id. Scores 0 and 1: the normalized score is the return."""
     try:
         registered = gym.spec(env_id)
     except gym.error.UnregisteredEnv:

@@ -23,7 +23,7 @@ from rllib_ezm.tasks.humanoid_bench_import import import_humanoid_bench
 from rllib_ezm.tasks.mujoco_env import GuardedMujocoEnv
 from rllib_ezm.tasks.spec import TaskSpec, register_prefix
 
-# The files ask for 16384, which makes a frame 5 to 10 times dearer in software OpenGL.
+# The files ask for 16384, which makes a frame 5 to 10 times slower in software OpenGL.
 _SHADOW_SIZE = 1024
 
 # These carry something of the episode before into a reset: the randomness, the destination.

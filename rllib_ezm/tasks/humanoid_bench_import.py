@@ -1,4 +1,4 @@
-"""Imports HumanoidBench and mends, in memory, what newer libraries than its own pins broke.
+"""Imports HumanoidBench and repairs, in memory, what newer libraries than its own pins broke.
 
 Its files are never touched. Tested with commit 791405f5 and MuJoCo 3.17.
 """
@@ -22,12 +22,12 @@ INSTALL = (
 
 _POLICIES = "humanoid_bench.mjx.flax_to_torch"
 _GOAL_RADIUS = 0.05
-_GOAL_COLOUR = (0.8, 0.28, 0.28, 1.0)
+_GOAL_COLOR = (0.8, 0.28, 0.28, 1.0)
 
 
 @functools.cache
 def import_humanoid_bench() -> Any:
-    """Returns the module `humanoid_bench.env`, mended; once per process.
+    """Returns the module `humanoid_bench.env`, repaired; once per process.
 
     Raises:
         ImportError: If HumanoidBench is missing or unusable, with the lines that install it.
@@ -83,7 +83,7 @@ def _mend_rendering(env: Any) -> None:
             {
                 "pos": np.asarray(task.goal, np.float64),
                 "size": np.full(3, _GOAL_RADIUS),
-                "rgba": np.array(_GOAL_COLOUR),
+                "rgba": np.array(_GOAL_COLOR),
             }
         ]
         return render(task)

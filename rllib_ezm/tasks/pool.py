@@ -32,7 +32,7 @@ class EnvPool:
                 return self._idle.pop(position)
         return self.tasks.make(task_id, self.render_mode, self.termination)
 
-    def give_back(self, env: PadTask) -> None:
+    def release(self, env: PadTask) -> None:
         """Keep an environment for later; closes the one that has been idle longest, if too many."""
         self._idle.append(env)
         if len(self._idle) > self.tasks.num_tasks:

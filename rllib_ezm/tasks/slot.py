@@ -72,7 +72,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         """
         super().reset(seed=seed)
         if self._current is not None and self._current.task_id != self.next_task:
-            self._pool.give_back(self._current)
+            self._pool.release(self._current)
             self._current = None
         failures = 0
         while True:
@@ -136,16 +136,16 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
                 failed.close()
             except Exception:
                 logger.warning("%s: closing it failed as well", failed.name, exc_info=True)
-        in_a_row = self._failures[task_id]
-        if in_a_row >= self._max_failures:
+        num_consecutive = self._failures[task_id]
+        if num_consecutive >= self._max_failures:
             raise EnvironmentFailedError(
-                f"{error}; failures in a row: {in_a_row} (max_consecutive_env_failures="
+                f"{error}; failures in a row: {num_consecutive} (max_consecutive_env_failures="
                 f"{self._max_failures} of .tasks(...)). Fix the environment, or raise that limit."
             ) from error
         logger.warning(
             "%s. Its environment is built again; failures in a row: %d, training ends at %d.",
             error,
-            in_a_row,
+            num_consecutive,
             self._max_failures,
             exc_info=error,
         )

@@ -1,4 +1,4 @@
-"""Per-task bookkeeping of collected episodes: returns, env steps, normalised scores."""
+"""Per-task bookkeeping of collected episodes: returns, env steps, normalized scores."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class TaskStatistics:
             self._ongoing[episode_id] = total
 
     def scores(self) -> list[float | None]:
-        """Normalised mean return of each task (eq. 13), None before its first episode."""
+        """Normalized mean return of each task (eq. 13), None before its first episode."""
         return [
             spec.normalized_score(float(np.mean(returns))) if returns else None
             for spec, returns in zip(self.specs, self.returns, strict=True)
         ]
 
     def score_mean(self) -> float:
-        """Mean normalised score over the tasks; a task without an episode yet counts 0."""
+        """Mean normalized score over the tasks; a task without an episode yet counts 0."""
         return float(np.mean([score or 0.0 for score in self.scores()]))
 
     def abandon_ongoing(self) -> None:

@@ -17,7 +17,7 @@ class NonFiniteGuard:
     """Counts non-finite updates in a row, and undoes what their forward pass left behind.
 
     A forward pass in training mode folds its activations into running statistics (BatchNorm,
-    observation normaliser, variance windows): these are put back when the update is skipped.
+    observation normalizer, variance windows): these are put back when the update is skipped.
 
     Args:
         limit: So many skipped updates in a row raise an error.
@@ -29,7 +29,7 @@ class NonFiniteGuard:
         self, limit: int, task_names: Sequence[str], buffers: Iterable[torch.Tensor]
     ) -> None:
         self.limit, self.task_names = limit, tuple(task_names)
-        self.in_a_row = 0
+        self.num_consecutive = 0
         self._buffers = list(buffers)
         self._before = [buffer.clone() for buffer in self._buffers]
         self._loss: torch.Tensor | None = None
@@ -62,13 +62,13 @@ class NonFiniteGuard:
         """
         assert self._loss is not None, "call remember() first"
         if bool(torch.isfinite(gradient_norm) & torch.isfinite(self._loss)):
-            self.in_a_row = 0
+            self.num_consecutive = 0
             return True
         torch._foreach_copy_(self._buffers, self._before)
-        self.in_a_row += 1
-        if self.in_a_row >= self.limit:
+        self.num_consecutive += 1
+        if self.num_consecutive >= self.limit:
             raise NonFiniteUpdatesError(
-                f"{self.in_a_row} updates in a row had a non-finite loss or gradient and were "
+                f"{self.num_consecutive} updates in a row had a non-finite loss or gradient and were "
                 f"skipped (max_consecutive_nonfinite_updates={self.limit}). In the last one: "
                 f"{self.report(named_parameters)}. The weights are those before these updates. "
                 "Lower lr or grad_clip, use train_precision='float32', or widen reward_support "

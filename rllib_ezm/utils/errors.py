@@ -1,4 +1,4 @@
-"""The exception for mistakes a user can mend, which the command line shows as one line."""
+"""The exception for mistakes a user can fix, which the command line shows as one line."""
 
 from __future__ import annotations
 

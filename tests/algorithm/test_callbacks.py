@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles.tiny import fill_replay, scripted_task, spaces, tiny_config
+from helpers.tiny import fill_replay, scripted_task, spaces, tiny_config
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -97,7 +97,7 @@ def run_config(num_learners: int = 0) -> EZMConfig:
 
 
 def run(config: EZMConfig, iterations: int) -> tuple[list[dict[str, Any]], dict[str, Any], Any]:
-    """Results, the learner's state of module and optimiser, and the next batch."""
+    """Results, the learner's state of module and optimizer, and the next batch."""
     algorithm = config.build_algo()
     try:
         results = [algorithm.train() for _ in range(iterations)]

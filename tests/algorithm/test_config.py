@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from oracles.tiny import scripted_task, tiny_config
+from helpers.tiny import scripted_task, tiny_config
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
@@ -99,7 +99,7 @@ WRONG_ASYNCHRONY: dict[str, tuple[list[Any], str]] = {
     "max_queued_batches": ([0, None], "integer >= 1"),
     "max_updates_behind": ([-1, 0.5], "integer >= 0"),
     "max_weight_age": ([0], "integer >= 1"),
-    "weights_on_the_wire": (["float16"], "float32.*bfloat16"),
+    "weight_transfer_dtype": (["float16"], "float32.*bfloat16"),
 }
 WRONG = {
     "training": WRONG_TRAINING,

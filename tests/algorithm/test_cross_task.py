@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles.tiny import build_module, scripted_task, tiny_config
+from helpers.tiny import build_module, scripted_task, tiny_config
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
@@ -47,14 +47,14 @@ def test_the_share_of_stretches_in_which_another_policy_acts() -> None:
     np.random.seed(0)
     episodes = [episode_of(task) for task in range(4) for _ in range(1000)]
     acting = acting_tasks(0.25, episodes)
-    for task, lenders in enumerate(((2, 3), (), (0, 3), (0, 2))):
+    for task, source_tasks in enumerate(((2, 3), (), (0, 3), (0, 2))):
         own = episodes[1000 * task : 1000 * (task + 1)]
         drawn = np.array([acting[episode.id_] for episode in own])
         borrowed = drawn != task
-        assert set(drawn) == {task, *lenders}
-        if lenders:
+        assert set(drawn) == {task, *source_tasks}
+        if source_tasks:
             assert abs(borrowed.mean() - 0.25) < 0.05
-            assert abs((drawn == lenders[0]).sum() / borrowed.sum() - 0.5) < 0.12
+            assert abs((drawn == source_tasks[0]).sum() / borrowed.sum() - 0.5) < 0.12
             steps = [episode.custom_data[NEXT_DRAW] for episode in own]
             assert min(steps) >= 1
             assert abs(np.mean(steps) / MEAN_STRETCH - 1) < 0.1

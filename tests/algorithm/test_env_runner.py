@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracles.faulty_env import FaultyEnv
-from oracles.scripted_env import ScriptedEnv
-from oracles.tiny import scripted_task, tiny_config
+from helpers.faulty_env import FaultyEnv
+from helpers.scripted_env import ScriptedEnv
+from helpers.tiny import scripted_task, tiny_config
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_ezm.algorithm.config import EZMConfig
@@ -265,7 +265,7 @@ def test_started_afresh_a_used_runner_is_like_a_new_one() -> None:
     steps = np.array([50, 5, 50])
     collected = []
     for runner in (used, new):
-        runner.start_afresh(11, steps)
+        runner.reset_and_reseed(11, steps)
         runner.set_state({"rl_module": weights})
         collected.append(runner.sample(num_timesteps=90))
     assert len(collected[0]) == len(collected[1]) > 3
@@ -285,7 +285,7 @@ def test_started_afresh_a_used_runner_is_like_a_new_one() -> None:
 def test_a_runner_samples_for_an_algorithm_that_has_started_it() -> None:
     (runner,) = make_runners(tiny_config(unequal_tasks()), 1)
     assert runner.collect() == Collected(1)
-    runner.start_afresh(3, np.zeros(3, dtype=np.int64))
+    runner.reset_and_reseed(3, np.zeros(3, dtype=np.int64))
     collected = runner.collect()
     assert len(collected.episodes) >= 3
     assert collected.failure is None
@@ -295,7 +295,7 @@ def test_an_environment_that_always_fails_is_told_to_the_algorithm() -> None:
     tasks = [scripted_task(5), TaskSpec("broken", functools.partial(FaultyEnv, "always"))]
     config = tiny_config(tasks, max_consecutive_env_failures=2)
     (runner,) = make_runners(config, 1)
-    runner.start_afresh(3, np.zeros(2, dtype=np.int64))
+    runner.reset_and_reseed(3, np.zeros(2, dtype=np.int64))
     collected = []
     while not (collected and collected[-1].failure):
         collected.append(runner.collect())

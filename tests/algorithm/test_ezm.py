@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from oracles.results import nan_paths
-from oracles.tiny import tiny_config
+from helpers.results import nan_paths
+from helpers.tiny import tiny_config
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -129,7 +129,7 @@ def test_metrics_are_complete_and_never_nan_from_the_first_iteration(trained: Tr
         assert nan_paths(result) == []
 
 
-def test_scores_are_the_normalised_mean_returns(trained: Trained) -> None:
+def test_scores_are_the_normalized_mean_returns(trained: Trained) -> None:
     result = trained.results[-1]
     pendulum, cartpole = (result["tasks"][name] for name in TASKS)
     assert pendulum["normalized_score"] == pytest.approx(pendulum["episode_return_mean"])

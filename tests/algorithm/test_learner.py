@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles.tiny import fill_replay, scripted_task, spaces, tiny_config
+from helpers.tiny import fill_replay, scripted_task, spaces, tiny_config
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
@@ -112,14 +112,14 @@ def test_an_update_changes_every_weight_and_logs_every_metric(config: EZMConfig)
 
 
 def test_an_update_is_seen_by_views_of_both_networks(config: EZMConfig) -> None:
-    """Fused kernels write unnoticed by PyTorch's version counters, which the views look at."""
+    """Fused kernels write without a trace in PyTorch's version counters, which the views read."""
     learner = build(config)
     networks = model_of(learner), learner._ezm_module.target_model
     parameters = [p for network in networks for p in network.parameters()]
     before = [p._version for p in parameters]
     update(learner, draw(config))
-    unnoticed = [i for i, p in enumerate(parameters) if p._version == before[i]]
-    assert not unnoticed
+    uncounted = [i for i, p in enumerate(parameters) if p._version == before[i]]
+    assert not uncounted
 
 
 @pytest.mark.parametrize("tau", [0.25, 1.0])
@@ -148,7 +148,7 @@ def test_the_target_network_moves_every_target_period(config: EZMConfig) -> None
     assert moved == [False, True, False, True]
 
 
-def test_the_optimiser_survives_a_checkpoint(config: EZMConfig) -> None:
+def test_the_optimizer_survives_a_checkpoint(config: EZMConfig) -> None:
     learner, batch = build(config), draw(config)
     update(learner, batch)
     restored = build(config)
@@ -177,7 +177,7 @@ def entropy_floor(config: EZMConfig, model: Any, batch: dict[str, np.ndarray]) -
     return float(reward), float(value)
 
 
-def test_one_batch_is_learnt_by_heart(config: EZMConfig) -> None:
+def test_one_batch_is_overfitted(config: EZMConfig) -> None:
     config.training(value_mixing="td", path_consistency_coeff=0.0, value_loss_coeff=1.0)
     learner, batch = build(config), draw(config, size=16, high=3.0)
     assert (batch["terminal"] == 1.0).all(), "so the TD targets do not move with the network"

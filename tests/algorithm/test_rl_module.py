@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from oracles.tiny import build_module, scripted_task, tiny_config
+from helpers.tiny import build_module, scripted_task, tiny_config
 from ray.rllib.core.columns import Columns
 
 from rllib_ezm.algorithm.config import EZMConfig

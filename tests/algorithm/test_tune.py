@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import ray
-from oracles.results import nan_paths
-from oracles.tiny import tiny_config
+from helpers.results import nan_paths
+from helpers.tiny import tiny_config
 from ray import tune
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining

@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from oracles.scripted_env import ScriptedEnv
-from oracles.tiny import build_module, tiny_config
+from helpers.scripted_env import ScriptedEnv
+from helpers.tiny import build_module, tiny_config
 
 from rllib_ezm.algorithm.video import record_videos
 from rllib_ezm.tasks.spec import TaskSpec
@@ -108,7 +108,7 @@ def test_only_ezm_modules_are_recorded(tmp_path: Path) -> None:
 RECORD_DMC = """
 import sys
 from pathlib import Path
-from oracles.tiny import build_module, tiny_config
+from helpers.tiny import build_module, tiny_config
 from rllib_ezm.algorithm.video import record_videos
 config = tiny_config(["dmc:cartpole-balance"], max_episode_steps=4)
 record_videos(build_module(config), config.get_task_set(), Path(sys.argv[1]), seed=0)

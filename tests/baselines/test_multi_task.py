@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles.tiny import scripted_task
+from helpers.tiny import scripted_task
 from ray.rllib.algorithms import AlgorithmConfig
 from ray.rllib.algorithms.dreamerv3 import DreamerV3Config
 from ray.rllib.algorithms.ppo import PPOConfig

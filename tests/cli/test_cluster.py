@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from oracles.tiny import tiny_config
+from helpers.tiny import tiny_config
 from ray import tune
 
 from rllib_ezm import EZM, EZMConfig, cluster

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from oracles.tiny import scripted_task, tiny_config
+from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm.cli.experiment_file import ExperimentFile
 from rllib_ezm.cli.forecast import Rates, forecast, probe_as_trial

@@ -143,7 +143,7 @@ def test_stop_is_read_as_json_numbers() -> None:
             parse_stop(wrong)
 
 
-def test_a_file_sees_its_own_arguments_and_neighbours(tmp_path: Path) -> None:
+def test_a_file_sees_its_own_arguments_and_neighbors(tmp_path: Path) -> None:
     argv, path = sys.argv[:], sys.path[:]
     with running_as_script(tmp_path / "x.py"):
         assert sys.argv == [str(tmp_path / "x.py")]

@@ -35,7 +35,7 @@ def test_a_mean_without_episodes_is_a_dash_and_an_absent_key_is_left_out(unknown
     assert format_result(result, 0.0) == "[0:00:00]  iter 1  return -"
 
 
-def test_a_mistyped_stop_key_is_named_once_with_its_neighbours(
+def test_a_mistyped_stop_key_is_named_once_with_its_neighbors(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     printer = ProgressPrinter()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from oracles.tiny import scripted_task
+from helpers.tiny import scripted_task
 from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from oracles.results import nan_paths
-from oracles.tiny import tiny_config
+from helpers.results import nan_paths
+from helpers.tiny import tiny_config
 from ray import tune
 from ray.rllib.core import DEFAULT_MODULE_ID
 
@@ -23,7 +23,7 @@ from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.cli.inspection import inspect_checkpoint
 from rllib_ezm.execution.asynchronous import STAGES
-from rllib_ezm.execution.weight_transfer import from_wire, to_wire
+from rllib_ezm.execution.weight_transfer import from_transfer_dtype, to_transfer_dtype
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
 
@@ -45,7 +45,7 @@ def asynchronous_config(num_reanalyze_workers: int) -> EZMConfig:
             max_queued_batches=3,
             max_updates_behind=10,
             max_weight_age=20,
-            weights_on_the_wire="bfloat16" if num_reanalyze_workers else "float32",
+            weight_transfer_dtype="bfloat16" if num_reanalyze_workers else "float32",
         )
         .training(replay_ratio=RATIO)
         .reporting(min_sample_timesteps_per_iteration=100)
@@ -91,7 +91,7 @@ def assert_sound(algorithm: EZM, result: dict[str, Any]) -> None:
     assert result["learner_idle_s"] > 0
     seconds = result["stage_seconds"]
     assert set(seconds) == set(STAGES)
-    assert result["limited_by"] in STAGES
+    assert result["bottleneck"] in STAGES
     assert seconds["learners"] > 0
     if not algorithm.config.num_reanalyze_workers:
         assert seconds["reanalyze_workers"] == 0
@@ -107,7 +107,7 @@ def test_the_stage_that_keeps_the_others_waiting_is_named(ray_cluster: None) -> 
     ):
         algorithm = config.build_algo()
         try:
-            assert train(algorithm, 4)["limited_by"] == stage
+            assert train(algorithm, 4)["bottleneck"] == stage
         finally:
             algorithm.stop()
 
@@ -139,7 +139,7 @@ def assert_an_evaluation_survives_its_env_runner(algorithm: EZM) -> None:
     assert_sound(algorithm, train(algorithm, 1))
 
 
-def test_everybody_works_at_the_enforced_replay_ratio(algorithm: EZM) -> None:
+def test_all_processes_work_at_the_enforced_replay_ratio(algorithm: EZM) -> None:
     before = algorithm.learner_group.get_state(components="learner")["learner"]["rl_module"]
     result = train(algorithm)
     assert_sound(algorithm, result)
@@ -167,8 +167,8 @@ def test_weights_arrive_as_they_travel(algorithm: EZM) -> None:
     )
     matrices = [x for state in states for x in state.values() if np.ndim(x) >= 2]
     assert matrices
-    rounded = all(np.array_equal(x, from_wire(to_wire(x))) for x in matrices)
-    assert rounded == (algorithm.config.weights_on_the_wire == "bfloat16")
+    rounded = all(np.array_equal(x, from_transfer_dtype(to_transfer_dtype(x))) for x in matrices)
+    assert rounded == (algorithm.config.weight_transfer_dtype == "bfloat16")
 
 
 def test_a_checkpoint_holds_all_that_was_under_way(algorithm: EZM, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pyarrow.fs
 import pytest
 import ray
 import torch
-from oracles.run_record import go_on
-from oracles.tiny import tiny_config
+from helpers.run_record import go_on
+from helpers.tiny import tiny_config
 from ray import tune
 
 from rllib_ezm import EZM, EZMConfig
@@ -89,7 +89,7 @@ def test_a_resumed_run_is_the_run_that_goes_on(saved: Saved, tmp_path: Path) -> 
     out = tmp_path / "record.npz"
     address = ray.get_runtime_context().gcs_address
     subprocess.run(
-        [sys.executable, "-m", "oracles.run_record", saved.path, str(N), out, address],
+        [sys.executable, "-m", "helpers.run_record", saved.path, str(N), out, address],
         cwd=Path(__file__).parent,
         # Sums over more threads round in another order.
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},

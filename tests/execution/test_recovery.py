@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import ray
 import torch
-from oracles import faulty_env
-from oracles.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
-from oracles.results import nan_paths
-from oracles.tiny import tiny_config
+from helpers import faulty_env
+from helpers.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
+from helpers.results import nan_paths
+from helpers.tiny import tiny_config
 from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from oracles.replay_episodes import (
+from helpers.replay_episodes import (
     ACTION_DIM,
     OBS_DIM,
     cut,
@@ -18,8 +18,8 @@ from oracles.replay_episodes import (
     make_episode,
     sampled_starts,
 )
-from oracles.run_record import go_on
-from oracles.tiny import tiny_config
+from helpers.run_record import go_on
+from helpers.tiny import tiny_config
 
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.execution.replay_actors import ReplayActors

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles.tiny import fill_replay, spaces, tiny_config
+from helpers.tiny import fill_replay, spaces, tiny_config
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.algorithm.ezm import dealt
+from rllib_ezm.algorithm.ezm import shard_for_learners
 from rllib_ezm.algorithm.learner import PRIORITIES
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
@@ -54,7 +54,9 @@ def two_updates(group: LearnerGroup, config: EZMConfig) -> dict[str, Any]:
     replay = fill_replay(config, length=3, episodes=20)
     priorities = []
     for _ in range(2):
-        batch = dealt(replay.sample(config.total_train_batch_size), config.num_learners or 1)
+        batch = shard_for_learners(
+            replay.sample(config.total_train_batch_size), config.num_learners or 1
+        )
         results = group.update(
             batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=8),
             timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 0},
@@ -141,7 +143,7 @@ def assert_alike(algorithm: EZM) -> None:
 
 def test_dealt_rows_give_each_learner_its_share_of_each_task() -> None:
     batch = {"task_ids": np.repeat([0, 1, 2], [4, 4, 4]), "x": np.arange(24).reshape(12, 2)}
-    rows = dealt(batch, 2)
+    rows = shard_for_learners(batch, 2)
     assert rows["task_ids"].tolist() == [0, 0, 1, 1, 2, 2] * 2
     assert sorted(rows["x"][:, 0].tolist()) == batch["x"][:, 0].tolist()
-    assert dealt(batch, 1) is batch
+    assert shard_for_learners(batch, 1) is batch

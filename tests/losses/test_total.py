@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.tiny_model import ACTION_MASK, random_inputs, tiny_model
+from helpers.tiny_model import ACTION_MASK, random_inputs, tiny_model
 
 from rllib_ezm.losses import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.losses.targets import state_masks

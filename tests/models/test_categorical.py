@@ -77,7 +77,7 @@ def test_encode_and_decode_are_exact_inverses(numbers):
     torch.testing.assert_close(PAPER.decode(encoded.log()), x, rtol=2e-5, atol=1e-5)
 
 
-def test_the_two_atoms_are_neighbours():
+def test_the_two_atoms_are_neighbors():
     encoded = PAPER.encode(torch.linspace(-298, 298, 997))
     assert ((encoded[:, :-1] > 0) & (encoded[:, 1:] > 0)).sum(-1).max() == 1
     for row in encoded:

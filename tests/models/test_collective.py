@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles.gloo import run_ranks
-from oracles.tiny_model import random_inputs, tiny_model
+from helpers.gloo import run_ranks
+from helpers.tiny_model import random_inputs, tiny_model
 
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
 from rllib_ezm.models.unroll import unroll_world_model

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import torch
+from helpers.tiny_model import ACTION_DIM, ACTION_MASK, NUM_TASKS, OBS_DIM, tiny_model
 from oracles.plain_search_model import PlainSearchModel
-from oracles.tiny_model import ACTION_DIM, ACTION_MASK, NUM_TASKS, OBS_DIM, tiny_model
 
 from rllib_ezm.models.inference import FoldedModel
 from rllib_ezm.search import SearchSettings, draw_noise, gumbel_search

@@ -93,7 +93,7 @@ def test_outliers_are_clipped():
     assert out.tolist() == [[3.0, -3.0]]
 
 
-def test_a_constant_dimension_normalises_to_zero():
+def test_a_constant_dimension_normalizes_to_zero():
     normalizer = ObservationNormalizer(torch.ones(1, 1))
     x, task_ids = torch.full((4, 1), 2.5), torch.zeros(4, dtype=torch.long)
     normalizer.update(x, task_ids)

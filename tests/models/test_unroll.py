@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.tiny_model import OBSERVATION_MASK, random_inputs, tiny_model
+from helpers.tiny_model import OBSERVATION_MASK, random_inputs, tiny_model
 from oracles.unroll_oracle import stepwise_unroll
 from torch.utils._python_dispatch import TorchDispatchMode
 

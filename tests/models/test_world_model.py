@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from oracles.tiny_model import ACTION_DIM, NUM_TASKS, OBS_DIM, tiny_model, tiny_spec
+from helpers.tiny_model import ACTION_DIM, NUM_TASKS, OBS_DIM, tiny_model, tiny_spec
 
 from rllib_ezm.models import EMBEDDING_SITES, WorldModel, WorldModelSpec
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.tiny_model import random_inputs, tiny_model
+from helpers.tiny_model import random_inputs, tiny_model
 
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.probes.gradient_similarity import cosines, module_groups, task_gradients

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles.tiny_model import ACTION_DIM, OBS_DIM, OBSERVATION_MASK, tiny_model
+from helpers.tiny_model import ACTION_DIM, OBS_DIM, OBSERVATION_MASK, tiny_model
 
 from rllib_ezm.probes.model_errors import ModelErrors, model_errors, task_means
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from oracles.replay_episodes import (
+from helpers.replay_episodes import (
     ACTION_DIM,
     OBS_DIM,
     cut,

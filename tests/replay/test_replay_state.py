@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import pytest
-from oracles.replay_episodes import cut, make_buffer, make_episode, sampled_starts
+from helpers.replay_episodes import cut, make_buffer, make_episode, sampled_starts
 
 from rllib_ezm.replay import MultiTaskReplayBuffer
 

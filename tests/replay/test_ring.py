@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers.replay_episodes import cut, make_buffer, make_episode, sampled_starts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.replay_episodes import cut, make_buffer, make_episode, sampled_starts
 from oracles.replay_oracle import ReplayOracle
 
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles.replay_episodes import cut, make_buffer, make_episode
+from helpers.replay_episodes import cut, make_buffer, make_episode
 
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state

@@ -15,7 +15,7 @@ from rllib_ezm.report.aggregate import (  # noqa: E402
     performance_profile,
     permutation_p_value,
     probability_of_improvement,
-    summarise,
+    summarize,
     task_estimate,
 )
 from rllib_ezm.report.runs import Curve  # noqa: E402
@@ -29,10 +29,10 @@ def curve(steps: list[float], returns: list[float]) -> Curve:
 
 def test_last_is_the_mean_of_the_last_tenth_and_best_the_maximum() -> None:
     evaluations = np.arange(29.0)[::-1].copy()
-    assert summarise(evaluations, "last") == 0.5  # two of 29
-    assert summarise(evaluations[:9], "last") == 20.0
-    assert summarise(evaluations, "best") == 28.0
-    assert summarise(evaluations, "area") == evaluations.mean()
+    assert summarize(evaluations, "last") == 0.5  # two of 29
+    assert summarize(evaluations[:9], "last") == 20.0
+    assert summarize(evaluations, "best") == 28.0
+    assert summarize(evaluations, "area") == evaluations.mean()
 
 
 def test_aggregates_against_numbers_worked_by_hand() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles.tune_results import write_trial
+from helpers.tune_results import write_trial
 
 from rllib_ezm.report.runs import GradientCosines, find_trials
 

@@ -41,11 +41,11 @@ def test_the_papers_mean_scores_follow_from_the_shipped_returns() -> None:
         "maze": (106.441, 1200),
     }
     for method, expected in (("EZ-M", 0.926), ("MH-SAC", 0.099), ("BRC", 0.961)):
-        normalised = []
+        normalized = []
         for task, (random, success) in random_success.items():
             (score,) = (s for s in published_scores([f"hb:h1-{task}"]) if s.method == method)
-            normalised.append((score.return_mean - random) / (success - random))
-        assert sum(normalised) / 9 == pytest.approx(expected, abs=5e-4)
+            normalized.append((score.return_mean - random) / (success - random))
+        assert sum(normalized) / 9 == pytest.approx(expected, abs=5e-4)
 
 
 def test_every_row_of_the_data_is_usable() -> None:

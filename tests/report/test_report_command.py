@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles.tune_results import write_trial
+from helpers.tune_results import write_trial
 
 from rllib_ezm.cli.main import main
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles.tune_results import write_trial
+from helpers.tune_results import write_trial
 
 from rllib_ezm.report.runs import TaskInfo, find_trials
 from rllib_ezm.utils.errors import UserError

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracles.tune_results import write_trial
+from helpers.tune_results import write_trial
 
 from rllib_ezm.report.runs import find_trials
 from rllib_ezm.report.variants import Variant, base_name, group_trials

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles.random_model import ACTION_DIM, SIZES, RandomModel, inputs, sized
+from helpers.random_model import ACTION_DIM, SIZES, RandomModel, inputs, sized
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rllib_ezm.search import (

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.random_model import SIZES, RandomModel, inputs, sized
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.random_model import SIZES, RandomModel, inputs, sized
 from oracles.search_oracle import OracleSearch, search_one_root
 
 from rllib_ezm.search import SearchOutput, SearchSettings, gumbel_search

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
+from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rllib_ezm.models.policy_distribution import mode_squashed

@@ -16,7 +16,7 @@ from rllib_ezm.search.tree import (
     descend,
     evaluate_root_children,
     finish_root,
-    normalise,
+    normalize,
     select_children,
     sigma,
 )
@@ -61,12 +61,12 @@ def test_completed_q_without_visits_is_the_raw_value() -> None:
     ],
     ids=["range", "delta floor", "empty"],
 )
-def test_normalise(low: float, high: float, expected: list[float]) -> None:
+def test_normalize(low: float, high: float, expected: list[float]) -> None:
     q, bottom, top, result = (
         torch.tensor(numbers, dtype=torch.float64)
         for numbers in ([[-1.0, 2.0, 5.0]], [low], [high], [expected])
     )
-    torch.testing.assert_close(normalise(q, bottom, top, 0.01), result)
+    torch.testing.assert_close(normalize(q, bottom, top, 0.01), result)
 
 
 def test_backup_discounts_rewards_on_the_way_up() -> None:

@@ -16,7 +16,7 @@ def test_pendulum_runs_with_the_registered_time_limit():
     assert truncated == [False] * 199 + [True]
 
 
-def test_the_normalised_score_is_the_return_unless_given():
+def test_the_normalized_score_is_the_return_unless_given():
     assert resolve_task("gym:Pendulum-v1").normalized_score(-123.0) == -123.0
     scored = resolve_task("gym:Pendulum-v1", random_score=-1200.0, success_score=-200.0)
     assert scored.normalized_score(-700.0) == 0.5

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
-from oracles.tiny_robot import FULL_REWARD, TinyRobot
+from helpers.tiny_robot import FULL_REWARD, TinyRobot
 
 from rllib_ezm.tasks import GuardedMujocoEnv, TaskSpec, task_set
 

@@ -5,10 +5,10 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers.faulty_env import BAD_NUMBERS, FAULTY_STEP, FaultyEnv
+from helpers.scripted_env import ScriptedEnv
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.faulty_env import BAD_NUMBERS, FAULTY_STEP, FaultyEnv
-from oracles.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import EnvironmentFailedError, PadTask, resolve_task
 

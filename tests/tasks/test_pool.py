@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from oracles.scripted_env import ScriptedEnv
+from helpers.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import TaskSpec, task_set
 from rllib_ezm.tasks.pool import EnvPool
@@ -51,7 +51,7 @@ def test_an_idle_environment_is_used_again_and_the_longest_idle_one_goes_first(t
     pool = EnvPool(tasks)
     envs = [pool.take(task_id) for task_id in (0, 1, 2, 3, 1)]
     for env in envs:
-        pool.give_back(env)
+        pool.release(env)
     assert Counted.open_now == 4
     assert pool.take(1) is envs[4]
     assert pool.take(1) is envs[1]

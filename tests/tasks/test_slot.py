@@ -5,8 +5,8 @@ import functools
 import gymnasium as gym
 import numpy as np
 import pytest
-from oracles.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
-from oracles.scripted_env import ScriptedEnv
+from helpers.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
+from helpers.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec, task_set
 from rllib_ezm.tasks.slot import TaskSlot

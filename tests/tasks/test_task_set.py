@@ -7,7 +7,7 @@ import pickle
 import cloudpickle
 import numpy as np
 import pytest
-from oracles.scripted_env import ScriptedEnv
+from helpers.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import TaskSpec, task_set
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 from gymnasium.wrappers import TimeLimit
-from oracles.scripted_env import ScriptedEnv
+from helpers.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import TaskSpec, register_prefix, register_task, resolve_task, spec
 

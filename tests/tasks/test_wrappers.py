@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracles.scripted_env import ScriptedEnv
+from helpers.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import ActionRepeat, IgnoreTermination
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 from oracles.td_oracle import td_oracle
-from oracles.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 from rllib_ezm.reanalyze import Reanalyzer
 
 from rllib_ezm.search import RootOutput, SearchSettings

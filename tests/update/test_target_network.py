@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from oracles.tiny_model import OBS_DIM, tiny_model
+from helpers.tiny_model import OBS_DIM, tiny_model
 
 from rllib_ezm.algorithm.learner import TargetUpdate
 
@@ -19,7 +19,7 @@ def test_target_update_by_hand():
     assert (target.value_policy_model.value_heads.first_norm.running_mean == 1.0).all()
 
 
-def test_the_observation_normaliser_and_counters_are_copied_as_they_are():
+def test_the_observation_normalizer_and_counters_are_copied_as_they_are():
     target, online = tiny_model(seed=0), tiny_model(seed=1)
     online.normalizer.update(torch.randn(8, OBS_DIM), torch.arange(8) % 2)
     online.value_policy_model.value_heads.first_norm.num_batches_tracked.fill_(9)

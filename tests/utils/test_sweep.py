@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracles.tiny import scripted_task, tiny_config
+from helpers.tiny import scripted_task, tiny_config
 from ray import tune
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.search.variant_generator import generate_variants

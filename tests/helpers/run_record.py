@@ -1,6 +1,6 @@
 """Everything that two runs must have in common to be the same run, as flat named arrays.
 
-`python -m oracles.run_record CHECKPOINT ITERATIONS OUT.npz ADDRESS` goes on from a checkpoint in a
+`python -m helpers.run_record CHECKPOINT ITERATIONS OUT.npz ADDRESS` goes on from a checkpoint in a
 process of its own that has not imported the package, on a running Ray, and writes the record.
 """
 

@@ -15,7 +15,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from oracles.tiny import tiny_config
+from helpers.tiny import tiny_config
 
 STORE = 100 * 2**20
 PIECE = 4 * 2**20

@@ -18,7 +18,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from oracles.tiny import tiny_config
+from helpers.tiny import tiny_config
 
 from rllib_ezm.utils.errors import UserError
 
