@@ -33,11 +33,11 @@ from rllib_ezm.algorithm.env_runner import (
 )
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.algorithm.rl_module import SEARCH_ACTION, SEARCH_VALUE
-from rllib_ezm.cli.cluster import check_fits
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
 from rllib_ezm.execution.learner_thread import Batch, Update
 from rllib_ezm.execution.replay_actors import ReplayActors
+from rllib_ezm.execution.resources import check_fits
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.tasks.protocol import protocol_name
 from rllib_ezm.tasks.statistics import TaskStatistics

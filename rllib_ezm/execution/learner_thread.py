@@ -1,4 +1,4 @@
-"""The learners' own thread: the next update begins when the last one ends, whoever else is busy."""
+"""A thread for the learners: the next update starts as soon as the previous one ends."""
 
 from __future__ import annotations
 

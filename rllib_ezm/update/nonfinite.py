@@ -68,8 +68,8 @@ class NonFiniteGuard:
         self.num_consecutive += 1
         if self.num_consecutive >= self.limit:
             raise NonFiniteUpdatesError(
-                f"{self.num_consecutive} updates in a row had a non-finite loss or gradient and were "
-                f"skipped (max_consecutive_nonfinite_updates={self.limit}). In the last one: "
+                f"{self.num_consecutive} updates in a row had a non-finite loss or gradient and "
+                f"were skipped (max_consecutive_nonfinite_updates={self.limit}). In the last one: "
                 f"{self.report(named_parameters)}. The weights are those before these updates. "
                 "Lower lr or grad_clip, use train_precision='float32', or widen reward_support "
                 "and value_support."

@@ -54,9 +54,8 @@ def two_updates(group: LearnerGroup, config: EZMConfig) -> dict[str, Any]:
     replay = fill_replay(config, length=3, episodes=20)
     priorities = []
     for _ in range(2):
-        batch = shard_for_learners(
-            replay.sample(config.total_train_batch_size), config.num_learners or 1
-        )
+        batch = replay.sample(config.total_train_batch_size)
+        batch = shard_for_learners(batch, config.num_learners or 1)
         results = group.update(
             batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=8),
             timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 0},

@@ -53,7 +53,7 @@ def main() -> None:
     misplaced = config.copy(copy_frozen=False).env_runners(num_cpus_per_env_runner=1)
     # No node has both, although all together do. This cluster might grow; one's own Ray cannot.
     refused = pytest.raises(UserError, match=r"asks for 1 CPU .*and 1 runner, but no node")
-    with mock.patch("rllib_ezm.cli.cluster._started_here", return_value=True), refused:
+    with mock.patch("rllib_ezm.execution.resources.is_own_cluster", return_value=True), refused:
         misplaced.build_algo()
     algorithm = config.build_algo()
     for _ in range(2):

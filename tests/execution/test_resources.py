@@ -9,7 +9,8 @@ import pytest
 from helpers.tiny import tiny_config
 from ray import tune
 
-from rllib_ezm import EZM, EZMConfig, cluster
+from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.execution import resources
 from rllib_ezm.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -41,11 +42,11 @@ def test_tune_says_what_is_missing(too_large: EZMConfig, tmp_path: Path) -> None
 def test_a_cluster_of_others_may_grow(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cluster, "_started_here", lambda: False)
-    with caplog.at_level(logging.WARNING, logger="rllib_ezm.cli.cluster"):
-        cluster.check_fits({"CPU": 8.0})
+    monkeypatch.setattr(resources, "is_own_cluster", lambda: False)
+    with caplog.at_level(logging.WARNING, logger="rllib_ezm.execution.resources"):
+        resources.check_fits({"CPU": 8.0})
         assert not caplog.records
-        cluster.check_fits({"CPU": 9.0, "GPU": 1.0}, [{"CPU": 1.0}])
+        resources.check_fits({"CPU": 9.0, "GPU": 1.0}, [{"CPU": 1.0}])
     assert [record.getMessage() for record in caplog.records] == [
         "a run asks for 9 CPU, but Ray has 8: it waits until the cluster has grown.",
         "a run asks for 1 GPU, but Ray has 0: it waits until the cluster has grown.",
@@ -58,8 +59,8 @@ def test_a_process_must_fit_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None
         {"Alive": True, "Resources": {"CPU": 1.0, "GPU": 1.0}},
         {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
-    cluster.check_fits({"CPU": 5.0}, [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}, {"GPU": 0}])
+    monkeypatch.setattr(resources.ray, "nodes", lambda: nodes)
+    resources.check_fits({"CPU": 5.0}, [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}, {"GPU": 0}])
     found = r"asks for 2 CPU and 1 GPU, but no node of Ray has that: 1 CPU and 1 GPU; 4 CPU and 0"
     with pytest.raises(UserError, match=found):
-        cluster.check_fits({}, [{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}])
+        resources.check_fits({}, [{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}])
