@@ -11,7 +11,8 @@ trained one by one, or elsewhere, as well.
 import sys
 from pathlib import Path
 
-from rllib_ezm.cli.main import INTERRUPTED, main
+from rllib_ezm.cli import INTERRUPTED
+from rllib_ezm.cli.main import main
 
 ALGORITHMS = ("ezm", "sac", "mh_sac", "tqc", "ppo", "dreamerv3")
 OPTIONS = ["--local-dir", "~/ray_results/baselines"]

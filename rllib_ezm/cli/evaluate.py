@@ -1,0 +1,81 @@
+"""`rllib evaluate`: play a checkpoint on all its tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from rllib_ezm.cli.arguments import check_checkpoint
+from rllib_ezm.tasks.protocol import PROTOCOLS
+from rllib_ezm.utils.errors import UserError
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--episodes",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Episodes per task.",
+)
+@click.option(
+    "--video",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write videos of the tasks there.",
+)
+@click.option(
+    "--num-simulations",
+    type=click.IntRange(min=0),
+    help="Simulations per search; 0 acts with the policy's mean. Default: as in training.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the episodes.")
+@click.option(
+    "--protocol",
+    type=click.Choice(list(PROTOCOLS)),
+    help="`benchmark`: falls end an episode; `released`: they do not. Default: as in training.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the figures of every episode there as well.",
+)
+def evaluate(
+    checkpoint: Path,
+    episodes: int,
+    video: Path | None,
+    num_simulations: int | None,
+    seed: int | None,
+    protocol: str | None,
+    json_file: Path | None,
+) -> None:
+    """Play a CHECKPOINT on all its tasks and print a table of returns and scores.
+
+    CHECKPOINT is a folder written by `rllib train file` or by an algorithm's `save_to_path()`.
+    """
+    checkpoint = check_checkpoint(checkpoint)
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UserError(f"--json: no such folder: {json_file.absolute().parent}")
+    from rich.console import Console
+
+    from rllib_ezm.algorithm.evaluation import evaluate_checkpoint
+    from rllib_ezm.cli.cluster import set_verbosity
+
+    set_verbosity(verbose=False)
+    report = evaluate_checkpoint(
+        checkpoint,
+        episodes=episodes,
+        video_dir=video,
+        num_simulations=num_simulations,
+        seed=seed,
+        protocol=protocol,
+    )
+    Console().print(report.to_rich_table())
+    if json_file is not None:
+        origin = {"checkpoint": str(checkpoint), "num_simulations": num_simulations, "seed": seed}
+        json_file.write_text(json.dumps(origin | report.to_dict(), indent=2) + "\n")

@@ -1,0 +1,178 @@
+"""`rllib train file`: train the config of a Python file with Ray Tune."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rllib_ezm.cli.arguments import INTERRUPTED, TRIAL_FAILED
+from rllib_ezm.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from rllib_ezm.cli.experiment import ExperimentOutcome
+    from rllib_ezm.cli.experiment_file import ExperimentFile
+
+
+@click.group(no_args_is_help=False)
+def train() -> None:
+    """Train an algorithm."""
+
+
+@train.command("file")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--stop",
+    "-s",
+    metavar="JSON",
+    help="""Result keys to bounds, e.g. '{"training_iteration": 10}'; overrides FILE's `stop`.""",
+)
+@click.option(
+    "--checkpoint-freq",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Iterations between checkpoints; 0 for none on the way.",
+)
+@click.option("--checkpoint-at-end/--no-checkpoint-at-end", default=True, show_default=True)
+@click.option(
+    "--num-samples",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Trials per point of the config's grid, with seeds that follow each other.",
+)
+@click.option(
+    "--local-dir",
+    type=click.Path(path_type=Path),
+    default="~/ray_results",
+    show_default=True,
+    help="Folder of all experiments.",
+)
+@click.option("--experiment-name", "-n", metavar="NAME", help="Default: name of FILE and the time.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), help="Go on with this experiment's folder."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Overrides the config's seed.")
+@click.option(
+    "--smoke",
+    is_flag=True,
+    help="Try an EZM config out: tiny network, search, batch and episodes, to the first updates.",
+)
+@click.option(
+    "--ray-num-cpus",
+    type=click.IntRange(min=1),
+    help="Logical CPUs of the Ray started here. Default: one per core, or as many as one trial "
+    "asks for where that is more.",
+)
+@click.option("--ray-address", help="Use a running cluster; `auto` finds one on this machine.")
+@click.option("--verbose", "-v", is_flag=True, help="Show the output of Ray and of all workers.")
+@click.pass_context
+def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
+    """Train the config of a Python FILE with Ray Tune.
+
+    FILE defines `config`, an RLlib AlgorithmConfig (EZM, PPO or any other), and may define `stop`.
+    """
+    if options["resume"] is not None:
+        _refuse_with_resume(ctx)
+    from rllib_ezm.cli.experiment_file import load_experiment_file, parse_stop, running_as_script
+
+    stop = None if options["stop"] is None else parse_stop(options["stop"])
+    file = file.expanduser().resolve()
+    with running_as_script(file):
+        experiment_file = load_experiment_file(file)
+        if options["smoke"]:
+            experiment_file = experiment_file.scaled_down()
+        if stop is not None:
+            experiment_file = dataclasses.replace(experiment_file, stop=stop)
+        return _run(experiment_file, options)
+
+
+def _refuse_with_resume(ctx: click.Context) -> None:
+    """Refuse the options that a resumed experiment would have to ignore."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    still_free = {"file", "resume", "ray_num_cpus", "ray_address", "verbose"}
+    for name in ctx.params:
+        if name not in still_free and ctx.get_parameter_source(name) is typed:
+            raise UserError(
+                f"--{name.replace('_', '-')} cannot be combined with --resume: an experiment keeps "
+                "what it was started with; drop the option, or start a new experiment"
+            )
+
+
+def _run(file: ExperimentFile, options: dict[str, Any]) -> int:
+    """Train a loaded experiment file and report; return the exit code."""
+    from rllib_ezm.cli import cluster, experiment
+
+    cluster.set_verbosity(verbose=options["verbose"])
+    with cluster.ray_for(
+        cluster.trial_resources(file),
+        address=options["ray_address"],
+        num_cpus=options["ray_num_cpus"],
+        verbose=options["verbose"],
+    ):
+        if options["resume"] is None:
+            run_options = experiment.RunOptions(
+                **{f.name: options[f.name] for f in dataclasses.fields(experiment.RunOptions)}
+            )
+            folder = _new_folder(file, options)
+            tuner = experiment.new_tuner(file, folder, run_options)
+            done_before = 0
+        else:
+            folder = options["resume"].expanduser().resolve()
+            tuner = experiment.resumed_tuner(file, folder)
+            done_before = experiment.outcome(tuner.get_results()).iterations
+        _announce(file, folder, done_before)
+        outcome = experiment.outcome(tuner.fit())
+    if outcome.iterations == done_before and not (outcome.failed or outcome.interrupted):
+        click.echo("Nothing was left to do: every trial had reached its stopping condition.")
+    return _report(file, outcome)
+
+
+def _new_folder(file: ExperimentFile, options: dict[str, Any]) -> Path:
+    name = options["experiment_name"] or f"{file.path.stem}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    return (options["local_dir"] / name).expanduser().resolve()
+
+
+def _announce(file: ExperimentFile, folder: Path, done_before: int) -> None:
+    verb = f"Resuming after {done_before} iterations:" if done_before else "Training"
+    click.echo(f"{verb} {file.algorithm.__name__} from {file.path}")
+    for description in file.descriptions():
+        click.echo(f"Setting:     {description}")
+    click.echo(f"Results:     {folder}")
+    click.echo(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder)])}")
+    if file.stop is None:
+        click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C ends it.")
+
+
+def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
+    """Print what the trials left behind and how to go on; return the exit code."""
+    for trial in outcome.trials:
+        if trial.failure is not None:
+            error_file = trial.folder / "error.txt"
+            click.echo(f"{trial.folder.name} failed: {trial.failure} ({error_file})", err=True)
+            click.echo("With --verbose, the output of the workers is shown as well.", err=True)
+        if trial.checkpoint is None:
+            click.echo(f"No checkpoint in {trial.folder}")
+            continue
+        click.echo(f"Checkpoint:  {trial.checkpoint}")
+        if _can_evaluate(file):
+            click.echo(f"Evaluate:    {shlex.join(['rllib', 'evaluate', str(trial.checkpoint)])}")
+    if outcome.failed or outcome.interrupted:
+        resume = ["rllib", "train", "file", str(file.path), "--resume", str(outcome.folder)]
+        click.echo(f"Go on with:  {shlex.join(resume)}")
+    if outcome.failed:
+        return TRIAL_FAILED
+    return INTERRUPTED if outcome.interrupted else 0
+
+
+def _can_evaluate(file: ExperimentFile) -> bool:
+    """Whether `rllib evaluate` can play what the file trains, see `evaluate_checkpoint`."""
+    from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+
+    runner = file.config.env_runner_cls
+    return runner is not None and issubclass(runner, MultiTaskEnvRunner)
