@@ -19,9 +19,10 @@ import torch
 from sizes import FULL, default_suite_model
 from timing import count_dispatches, gemm, gemm_rate, interleaved, pin, quartiles
 
-from rllib_ezm.losses import LossWeights, Targets, loss_terms, total_loss
 from rllib_ezm.models import WorldModel, WorldModelSpec
 from rllib_ezm.models.unroll import Unroll, scale_gradient, unroll_world_model
+from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
+from rllib_ezm.update.targets import Targets
 
 UNROLL_STEPS = 5
 

@@ -115,7 +115,7 @@ class GradientSimilarity(Probe):
     ) -> dict[str, torch.Tensor]:
         model = learner.module[DEFAULT_MODULE_ID].unwrapped().model
         gradients = task_gradients(
-            learner.sample_losses(batch),
+            learner.gradient_step.sample_losses(batch),
             batch["task_ids"],
             module_groups(model),
             model.spec.num_tasks,

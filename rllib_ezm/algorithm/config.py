@@ -87,6 +87,7 @@ class EZMConfig(AlgorithmConfig):
         self.reanalyze_ratio = 1.0
         self.replayed_candidate = False
         self.train_precision = "float32"
+        self.latent_gradient_scale = 0.5
         self.max_consecutive_nonfinite_updates = 10
 
         # .world_model()
@@ -515,13 +516,11 @@ class EZMConfig(AlgorithmConfig):
             },
             "search": search,
             "evaluation_search": evaluation_search,
-            "unroll_steps": self.unroll_steps,
             "random_steps": self.num_random_steps,
             "variance_window_decay": self.variance_window_decay,
             "value_reduction": self.value_reduction,
             "value_clip_min": self.value_clip_min,
             "inference_precision": self.inference_precision,
-            "train_precision": self.train_precision,
         }
 
     def _set(self, values: dict[str, Any]) -> EZMConfig:

@@ -17,8 +17,6 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.algorithm.cross_task import ACTING_TASK
-from rllib_ezm.models.precision import autocast
-from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
 from rllib_ezm.search.planner import Plan, Planner
 from rllib_ezm.search.settings import SearchSettings
@@ -37,7 +35,8 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     Acting (`forward_exploration`, `forward_inference`) maps the observation dict `obs` [B, D],
     `task_id` [B], `action_mask` [B, A] to `actions` [B, A] in [-1, 1]; `SEARCH_VALUE` [B] and
-    `SEARCH_ACTION` [B, A] travel with the episodes. `forward_train` returns the fields of `Unroll`.
+    `SEARCH_ACTION` [B, A] travel with the episodes. Training does not go through the
+    module: see `update/step.py`.
     """
 
     @override(TorchRLModule)
@@ -58,8 +57,6 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         if self.inference_only:
             # RLlib 2.60 removes only top-level attributes of `get_non_inference_attributes`.
             del self.model.projector, self.model.predictor
-        self.unroll_steps: int = config["unroll_steps"]
-        self.train_precision: str = config["train_precision"]
         self.random_steps: int = config["random_steps"]
         self._planner = self.planner(self.model)
         self.settings = make_settings(config["search"])
@@ -135,14 +132,6 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         plan = self._plan(batch, self.evaluation_settings)
         return self._to_columns(plan.action, plan)
-
-    @override(TorchRLModule)
-    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        observations = batch["obs"][:, : self.unroll_steps + 1]
-        actions = batch["actions"][:, : self.unroll_steps]
-        with autocast(observations.device.type, self.train_precision):
-            unroll = unroll_world_model(self.model, observations, actions, batch["task_ids"])
-        return unroll._asdict()
 
     def _plan(self, batch: dict[str, Any], settings: SearchSettings | None) -> Plan:
         observations = batch[Columns.OBS]

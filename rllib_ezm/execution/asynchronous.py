@@ -17,10 +17,11 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from rllib_ezm.algorithm.env_runner import Collected, MultiTaskEnvRunner
 from rllib_ezm.execution.learner_thread import Batch, LearnerThread, Update, Weights
-from rllib_ezm.execution.reanalyze_worker import ReanalyzeWorker, is_reanalyzed
+from rllib_ezm.execution.reanalyze_worker import ReanalyzeWorker
 from rllib_ezm.execution.recovery import TARGETS as TARGET_SEEDS
 from rllib_ezm.execution.staleness import ACTING, PRIORITIES, TARGETS, Staleness
 from rllib_ezm.execution.weight_transfer import from_transfer_dtype, to_transfer_dtype
+from rllib_ezm.update.reanalyzer import is_reanalyzed
 from rllib_ezm.utils.seeding import derived_seed
 
 if TYPE_CHECKING:

@@ -11,14 +11,10 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.actor_manager import FaultAwareApply
 
-from rllib_ezm.algorithm.rl_module import EZMTorchRLModule, make_settings
 from rllib_ezm.execution.weight_transfer import from_transfer_dtype
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.update.reanalyzer import Reanalyzed, Reanalyzer
+from rllib_ezm.update.reanalyzer import PREFIX, Reanalyzer
 from rllib_ezm.utils.seeding import seed_generators
-
-PREFIX = "reanalyzed_"
-"""Of the columns of a batch that hold its targets."""
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -66,33 +62,25 @@ class ReanalyzeWorker(FaultAwareApply):
         }
 
 
-def make_reanalyzer(config: Any, module: EZMTorchRLModule, model: WorldModel) -> Reanalyzer:
-    """Targets with the network `model` of a module, as the config sets them.
+def make_reanalyzer(config: Any, module: Any, model: WorldModel) -> Reanalyzer:
+    """Makes targets with one of a module's networks, as the config sets them.
+
+    Args:
+        config: An `EZMConfig`.
+        module: An `EZMTorchRLModule`, for its planner and search settings.
+        model: Its online or its target network.
 
     Raises:
         ValueError: The config has no search.
     """
-    settings = make_settings(module.model_config["search"])
-    if settings is None:
+    if module.settings is None:
         raise ValueError("Training needs a search: set num_simulations >= 1.")
     return Reanalyzer(
         module.planner(model),
-        settings,
+        module.settings,
         unroll_steps=config.unroll_steps,
         td_steps=config.td_steps,
         discount=config.gamma,
         ratio=config.reanalyze_ratio,
         replayed_candidate=config.replayed_candidate,
     )
-
-
-def is_reanalyzed(batch: dict[str, Any]) -> bool:
-    """Whether a worker has added its targets to a batch."""
-    return PREFIX + Reanalyzed._fields[0] in batch
-
-
-def reanalyzed_columns(batch: dict[str, torch.Tensor]) -> Reanalyzed | None:
-    """The targets that a worker has added to a batch; None if none has."""
-    if not is_reanalyzed(batch):
-        return None
-    return Reanalyzed(*(batch.get(PREFIX + name) for name in Reanalyzed._fields))

@@ -1,5 +1,17 @@
-"""Losses and targets of EZ-M, torch only: one pure function per equation."""
+"""Losses of EZ-M, torch only: one pure function per equation."""
 
-from rllib_ezm.losses.total import LossWeights, Targets, loss_terms, total_loss
+from rllib_ezm.losses.consistency import path_consistency_target, temporal_consistency_loss
+from rllib_ezm.losses.policy import best_action_loss, candidate_distribution_loss, policy_entropy
+from rllib_ezm.losses.reward import reward_loss
+from rllib_ezm.losses.value import head_mean_log_softmax, value_loss
 
-__all__ = ["LossWeights", "Targets", "loss_terms", "total_loss"]
+__all__ = [
+    "best_action_loss",
+    "candidate_distribution_loss",
+    "head_mean_log_softmax",
+    "path_consistency_target",
+    "policy_entropy",
+    "reward_loss",
+    "temporal_consistency_loss",
+    "value_loss",
+]

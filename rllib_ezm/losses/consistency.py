@@ -1,4 +1,4 @@
-"""Temporal consistency of predicted and encoded latents (SimSiam; fourth term of eq. 7)."""
+"""Consistency of an unroll with itself: of its latents (SimSiam, eq. 7), of its values (eq. 8)."""
 
 from __future__ import annotations
 
@@ -20,3 +20,20 @@ def temporal_consistency_loss(
     """
     similarity = torch.cosine_similarity(prediction.float(), target.detach().float(), dim=-1)
     return -(similarity * mask).sum(dim=0)
+
+
+def path_consistency_target(
+    reward: torch.Tensor, next_value: torch.Tensor, alive: torch.Tensor, *, discount: float
+) -> torch.Tensor:
+    """`sg(r + gamma mean_V v(h_{k+1}))`, no bootstrap into a terminal state (eq. 8).
+
+    Args:
+        reward: Decoded predicted rewards [K, B].
+        next_value: Mean over heads of the decoded values at k+1 [K, B].
+        alive: 0 where state k+1 is terminal, else 1 [K, B].
+        discount: gamma per decision.
+
+    Returns:
+        Detached targets [K, B].
+    """
+    return (reward + discount * alive * next_value).detach()

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from rllib_ezm.losses.targets import alive_mask, path_consistency_target, state_masks, td_targets
+from rllib_ezm.losses.consistency import path_consistency_target
 from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.update.value_targets import alive_mask, state_masks, td_targets
 
 
 class Imagined(NamedTuple):

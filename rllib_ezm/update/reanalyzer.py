@@ -5,14 +5,15 @@ Ray-free: the learner calls it in its own process; an actor may wrap it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
-from rllib_ezm.losses.targets import td_targets
 from rllib_ezm.search.gumbel import RootOutput
 from rllib_ezm.search.planner import Planner
 from rllib_ezm.search.settings import SearchSettings
+from rllib_ezm.update.value_targets import td_targets
 
 
 class Reanalyzed(NamedTuple):
@@ -61,7 +62,7 @@ class Reanalyzer:
         self.replayed_candidate = replayed_candidate
 
     @torch.no_grad()
-    def __call__(self, batch: dict[str, torch.Tensor]) -> Reanalyzed:
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> Reanalyzed:
         """Targets for a replay batch (columns as in `MultiTaskReplayBuffer.sample`)."""
         size, states = batch["obs"].shape[:2]
         searched = self.unroll_steps + 1
@@ -115,3 +116,19 @@ def _segments(
     """Rows of the states to search: [B * states, ...] -> [count * searched, ...]."""
     x = x.view(size, states, *x.shape[1:])[:, :searched]
     return (x if rows is None else x[rows]).flatten(0, 1)
+
+
+PREFIX = "reanalyzed_"
+"""Of the columns of a batch that hold the targets of a reanalyze worker."""
+
+
+def is_reanalyzed(batch: Mapping[str, Any]) -> bool:
+    """Whether a reanalyze worker has added its targets to a batch."""
+    return PREFIX + Reanalyzed._fields[0] in batch
+
+
+def reanalyzed_columns(batch: Mapping[str, torch.Tensor]) -> Reanalyzed | None:
+    """The targets that a reanalyze worker has added to a batch; None if none has."""
+    if not is_reanalyzed(batch):
+        return None
+    return Reanalyzed(*(batch.get(PREFIX + name) for name in Reanalyzed._fields))  # type: ignore[arg-type]

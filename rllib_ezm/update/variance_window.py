@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rllib_ezm.losses.targets import variance_mixing_weight
 from rllib_ezm.models.collective import TakesBatchStatistics
+from rllib_ezm.update.value_targets import variance_mixing_weight
 
 
 class VarianceWindow(TakesBatchStatistics, nn.Module):

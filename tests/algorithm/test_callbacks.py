@@ -53,7 +53,9 @@ def test_sample_losses_have_the_gradient_of_an_update() -> None:
     torch.manual_seed(5)
     update(one, batch)
     torch.manual_seed(5)
-    losses = other.sample_losses({name: torch.as_tensor(x) for name, x in batch.items()})
+    losses = other.gradient_step.sample_losses(
+        {name: torch.as_tensor(x) for name, x in batch.items()}
+    )
     losses.mean().backward()
     expected = {n: p.grad for n, p in one.module[DEFAULT_MODULE_ID].named_parameters()}
     for name, parameter in other.module[DEFAULT_MODULE_ID].named_parameters():
@@ -158,7 +160,7 @@ def test_probes_reach_a_remote_learner(ray_cluster: None) -> None:
 
 
 def test_the_example_probes_the_default_suite() -> None:
-    path = Path(__file__).parents[1] / "tuned_examples" / "gradient_similarity.py"
+    path = Path(__file__).parents[2] / "tuned_examples" / "gradient_similarity.py"
     with running_as_script(path):
         file = load_experiment_file(path)
     file.config.validate()

@@ -13,7 +13,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.learner import PRIORITIES, EZMTorchLearner
-from rllib_ezm.models.unroll import Unroll
+from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.update.nonfinite import NonFiniteUpdatesError
 
 LENGTH = 3
@@ -201,7 +201,13 @@ def test_priorities_are_the_distance_of_value_and_target(config: EZMConfig) -> N
     twin, columns = copy.deepcopy(model_of(learner)), tensors(batch)
     twin.model.normalizer.update(columns["obs"][:, 0], columns["task_ids"])
     with torch.no_grad():
-        unroll = Unroll(**twin.forward_train(columns))
+        steps = config.unroll_steps
+        unroll = unroll_world_model(
+            twin.model.train(),
+            columns["obs"][:, : steps + 1],
+            columns["actions"][:, :steps],
+            columns["task_ids"],
+        )
         value = twin.model.value_support.decode(unroll.value_logits[0]).mean(dim=0)
     target = exact_returns(batch, config.gamma, 1)[:, 0]
     metrics = update(learner, batch)
@@ -293,11 +299,11 @@ def test_every_combination_of_targets_runs(
 
 
 def value_targets(config: EZMConfig, updates: int = 1) -> tuple[np.ndarray, dict[str, Any]]:
-    """[K+1, B] targets of the last update, and its batch."""
+    """[K+1, B] targets of the last of some updates, and its batch."""
     learner, batch = build(config), draw(config)
-    for _ in range(updates):
+    for _ in range(updates - 1):
         update(learner, batch)
-    return learner._targets.value.numpy(), batch
+    return learner.gradient_step.targets(tensors(batch))[0].value.numpy(), batch
 
 
 def test_td_targets_are_the_exact_returns(config: EZMConfig) -> None:
@@ -333,8 +339,7 @@ def test_age_mixing_trusts_td_for_young_samples_and_before_its_start(config: EZM
 def test_stored_targets_are_used_without_reanalyze(config: EZMConfig) -> None:
     learner = build(config.training(reanalyze_ratio=0.0, value_mixing="search"))
     batch = draw(config)
-    update(learner, batch)
-    targets, alive = learner._targets, batch["step_mask"][:, :3] > 0
+    targets, alive = learner.gradient_step.targets(tensors(batch))[0], batch["step_mask"][:, :3] > 0
     np.testing.assert_array_equal(targets.value.T[alive], batch["search_values"][alive])
     np.testing.assert_array_equal(
         targets.best_action.transpose(0, 1).numpy(), batch["search_actions"]

@@ -18,7 +18,6 @@ from rllib_ezm.algorithm.rl_module import (
     prefix_mask,
 )
 from rllib_ezm.models.policy_distribution import MAX_ACTION
-from rllib_ezm.models.unroll import Unroll
 
 LEARNER_ONLY = ("target_model", "variance_window", "model.projector", "model.predictor")
 
@@ -151,22 +150,6 @@ def test_no_simulation_at_evaluation_acts_with_the_squashed_mean() -> None:
     actions = module.forward_inference(batch)[Columns.ACTIONS]
     torch.testing.assert_close(actions, expected)
     assert actions.abs().max() > 1e-3
-
-
-def test_training_unrolls_every_step() -> None:
-    module = build_module(two_task_config())
-    batch = {
-        "obs": torch.randn(4, 6, 3),
-        "actions": torch.rand(4, 3, 3),
-        "task_ids": torch.tensor([0, 1, 0, 1]),
-    }
-    unroll = Unroll(**module.forward_train(batch))
-    assert unroll.reward_logits.shape == (2, 4, 51)
-    assert unroll.value_logits.shape == (3, 2, 4, 51)
-    assert unroll.mean.shape == unroll.log_std.shape == (3, 4, 3)
-    assert unroll.latent_predictions.shape == unroll.latent_targets.shape == (2, 4, 32)
-    assert not unroll.latent_targets.requires_grad
-    assert unroll.latent_predictions.requires_grad
 
 
 def assert_same_weights(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:

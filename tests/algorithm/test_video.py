@@ -125,7 +125,7 @@ def has_egl() -> bool:
 
 def headless() -> dict[str, str]:
     environment = {name: os.environ[name] for name in os.environ if name != "DISPLAY"}
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[1])
     return {**environment, "MUJOCO_GL": "egl", "PYTHONPATH": f"{tests}:{Path(tests).parent}"}
 
 

@@ -153,7 +153,7 @@ def test_wrong_use_is_refused() -> None:
 
 
 def test_the_example_probes_sac_on_the_default_suite() -> None:
-    path = Path(__file__).parents[1] / "tuned_examples" / "gradient_similarity_sac.py"
+    path = Path(__file__).parents[2] / "tuned_examples" / "gradient_similarity_sac.py"
     with running_as_script(path):
         file = load_experiment_file(path)
     file.config.validate()

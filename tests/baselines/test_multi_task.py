@@ -19,7 +19,7 @@ from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.baselines import HeadPerTask, MultiTaskDreamerV3, WithTaskId, multi_head, on_tasks
 from rllib_ezm.cli.experiment_file import load_experiment_file, running_as_script
 
-EXAMPLES = Path(__file__).parents[1] / "tuned_examples"
+EXAMPLES = Path(__file__).parents[2] / "tuned_examples"
 LENGTHS = (5, 9)
 REPLAY = {"type": "EpisodeReplayBuffer", "capacity": 1000}
 

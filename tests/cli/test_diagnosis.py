@@ -12,7 +12,7 @@ from rllib_ezm.cli.experiment_file import load_experiment_file
 from rllib_ezm.cli.main import main
 from rllib_ezm.tasks import humanoid_bench_import
 
-EXAMPLE = Path(__file__).parents[1] / "tuned_examples" / "ezm_quickstart.py"
+EXAMPLE = Path(__file__).parents[2] / "tuned_examples" / "ezm_quickstart.py"
 
 
 def of(subject, findings):

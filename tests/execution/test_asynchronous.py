@@ -257,7 +257,7 @@ def test_a_learner_that_dies_is_resumed_from_the_last_checkpoint(tmp_path: Path)
 
 
 def test_a_node_is_killed_and_another_one_added() -> None:
-    script = Path(__file__).parent / "oracles" / "three_nodes.py"
+    script = Path(__file__).parents[1] / "helpers" / "three_nodes.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1].startswith("sound ")

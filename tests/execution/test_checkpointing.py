@@ -90,7 +90,7 @@ def test_a_resumed_run_is_the_run_that_goes_on(saved: Saved, tmp_path: Path) -> 
     address = ray.get_runtime_context().gcs_address
     subprocess.run(
         [sys.executable, "-m", "helpers.run_record", saved.path, str(N), out, address],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         # Sums over more threads round in another order.
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         check=True,

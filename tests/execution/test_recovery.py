@@ -269,7 +269,7 @@ def test_a_full_disk_leaves_the_run_and_the_last_checkpoint(
 
 def test_training_goes_on_when_the_object_store_is_full() -> None:
     """Others fill it with objects that stay in use; what training adds is spilled to disk."""
-    script = Path(__file__).parent / "oracles" / "full_object_store.py"
+    script = Path(__file__).parents[1] / "helpers" / "full_object_store.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1].startswith("sound ")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rllib_ezm.losses.consistency import temporal_consistency_loss
+from rllib_ezm.losses.consistency import path_consistency_target, temporal_consistency_loss
 
 
 def test_temporal_consistency_by_hand():
@@ -41,3 +41,12 @@ def test_half_precision_latents_give_an_fp32_loss():
     loss = temporal_consistency_loss(latent, latent, torch.ones(1, 1))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(-1.0)
+
+
+def test_path_consistency_target_by_hand():
+    reward = torch.tensor([[1.0, 1.0]], requires_grad=True)
+    next_value = torch.tensor([[10.0, 10.0]], requires_grad=True)
+    # 1 + 0.9 * 10, and no bootstrap into a terminal state.
+    target = path_consistency_target(reward, next_value, torch.tensor([[1.0, 0.0]]), discount=0.9)
+    assert target.tolist() == [[10.0, 1.0]]
+    assert not target.requires_grad

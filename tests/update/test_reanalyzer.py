@@ -6,10 +6,10 @@ import pytest
 import torch
 from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 from oracles.td_oracle import td_oracle
-from rllib_ezm.reanalyze import Reanalyzer
 
 from rllib_ezm.search import RootOutput, SearchSettings
 from rllib_ezm.search.planner import Planner
+from rllib_ezm.update.reanalyzer import Reanalyzer
 
 BATCH, K, N_STEP, DISCOUNT = 6, 2, 3, 0.9
 STATES = K + N_STEP + 1

@@ -15,7 +15,7 @@ from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.cli.experiment_file import ExperimentFile, load_experiment_file, running_as_script
 from rllib_ezm.utils.sweep import VARIANT, configs_of, sweep
 
-EXAMPLES = Path(__file__).parents[1] / "tuned_examples"
+EXAMPLES = Path(__file__).parents[2] / "tuned_examples"
 EMBEDDING = ("rep", "dyn", "rew", "vp")
 ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},

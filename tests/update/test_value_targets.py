@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.td_oracle import td_oracle
 
-from rllib_ezm.losses.targets import (
+from rllib_ezm.update.value_targets import (
     age_mixing_weight,
     mix_values,
-    path_consistency_target,
     state_masks,
     td_targets,
     variance_mixing_weight,
@@ -135,12 +134,3 @@ def test_mix_values_by_hand():
     # 0.25 * 8 + 0.75 * 4 = 5.
     mixed = mix_values(torch.tensor([0.25, 1.0, 0.0]), torch.tensor(8.0), torch.tensor(4.0))
     assert mixed.tolist() == [5.0, 8.0, 4.0]
-
-
-def test_path_consistency_target_by_hand():
-    reward = torch.tensor([[1.0, 1.0]], requires_grad=True)
-    next_value = torch.tensor([[10.0, 10.0]], requires_grad=True)
-    # 1 + 0.9 * 10, and no bootstrap into a terminal state.
-    target = path_consistency_target(reward, next_value, torch.tensor([[1.0, 0.0]]), discount=0.9)
-    assert target.tolist() == [[10.0, 1.0]]
-    assert not target.requires_grad

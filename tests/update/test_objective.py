@@ -10,9 +10,10 @@ import pytest
 import torch
 from helpers.tiny_model import ACTION_MASK, random_inputs, tiny_model
 
-from rllib_ezm.losses import LossWeights, Targets, loss_terms, total_loss
-from rllib_ezm.losses.targets import state_masks
 from rllib_ezm.models.unroll import Unroll, unroll_world_model
+from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
+from rllib_ezm.update.targets import Targets
+from rllib_ezm.update.value_targets import state_masks
 
 STEPS, BATCH, CANDIDATES = 3, 6, 4
 LENGTHS = torch.tensor([4, 3, 2, 1, 4, 2])

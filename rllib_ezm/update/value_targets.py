@@ -1,4 +1,4 @@
-"""Learning targets of the world model (section 4.1, arXiv:2603.01452).
+"""Value targets of replayed segments and their masks (section 4.1, arXiv:2603.01452).
 
 Shapes: `B` batch, `K` unroll steps, `n` TD steps, `T` tasks. A segment holds the states
 `t .. t+K+n`; `step_mask[b, i]` is 1 iff the transition from state `i` to `i+1` exists, so the
@@ -93,20 +93,3 @@ def age_mixing_weight(age: torch.Tensor, threshold: int) -> torch.Tensor:
 def mix_values(alpha: torch.Tensor, td: torch.Tensor, search: torch.Tensor) -> torch.Tensor:
     """Mixed value target `alpha z + (1 - alpha) v_search` (section 4.1)."""
     return alpha * td + (1.0 - alpha) * search
-
-
-def path_consistency_target(
-    reward: torch.Tensor, next_value: torch.Tensor, alive: torch.Tensor, *, discount: float
-) -> torch.Tensor:
-    """`sg(r + gamma mean_V v(h_{k+1}))`, no bootstrap into a terminal state (eq. 8).
-
-    Args:
-        reward: Decoded predicted rewards [K, B].
-        next_value: Mean over heads of the decoded values at k+1 [K, B].
-        alive: 0 where state k+1 is terminal, else 1 [K, B].
-        discount: gamma per decision.
-
-    Returns:
-        Detached targets [K, B].
-    """
-    return (reward + discount * alive * next_value).detach()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
-from rllib_ezm.losses.consistency import temporal_consistency_loss
+from rllib_ezm.losses.consistency import path_consistency_target, temporal_consistency_loss
 from rllib_ezm.losses.policy import best_action_loss, candidate_distribution_loss, policy_entropy
 from rllib_ezm.losses.reward import reward_loss
-from rllib_ezm.losses.targets import path_consistency_target
 from rllib_ezm.losses.value import head_mean_log_softmax, value_loss
 from rllib_ezm.models.unroll import Unroll
 from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.update.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -26,27 +25,6 @@ class LossWeights:
     temporal_consistency: float = 5.0
     path_consistency: float = 0.25
     entropy: float = 0.0
-
-
-class Targets(NamedTuple):
-    """What an update learns from; K-major: states 0..K, transitions 0..K-1.
-
-    `reward` [K, B], `value` [K+1, B], `best_action` [K+1, B, A], `candidates` [K+1, B, N, A] and
-    `candidate_weights` [K+1, B, N] (None for the best-action loss), `action_mask` [B, A],
-    `transition_mask` [K, B], `policy_mask` [K+1, B], `value_mask` [K+1, B], `alive` [K, B] (0 where
-    state k+1 is terminal).
-    """
-
-    reward: torch.Tensor
-    value: torch.Tensor
-    best_action: torch.Tensor
-    candidates: torch.Tensor | None
-    candidate_weights: torch.Tensor | None
-    action_mask: torch.Tensor
-    transition_mask: torch.Tensor
-    policy_mask: torch.Tensor
-    value_mask: torch.Tensor
-    alive: torch.Tensor
 
 
 def loss_terms(

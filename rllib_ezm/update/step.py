@@ -1,0 +1,232 @@
+"""One gradient step, top to bottom: from a replay batch to the next weights and priorities.
+
+Torch only. Legend: B batch, K unroll steps, n TD steps, D padded observation dim, A padded action
+dim, V value heads, T tasks. Source: section 4 and eqs. 7-9, arXiv:2603.01452.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+from torch.autograd.graph import increment_version
+
+from rllib_ezm.models.collective import Collective
+from rllib_ezm.models.precision import autocast
+from rllib_ezm.models.unroll import Unroll, unroll_world_model
+from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.update.nonfinite import NonFiniteGuard
+from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
+from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.target_network import TargetNetwork
+from rllib_ezm.update.targets import Metrics, TargetBuilder, Targets, ValueMixing
+from rllib_ezm.update.variance_window import VarianceWindow
+
+if TYPE_CHECKING:
+    from rllib_ezm.update.settings import TrainingSettings
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class StepOutput(NamedTuple):
+    """What a gradient step found.
+
+    Attributes:
+        loss: Scalar.
+        priorities: |v(o_t) - z_t| of each sample [B], for the replay buffer.
+        metrics: Scalars by name.
+    """
+
+    loss: torch.Tensor
+    priorities: torch.Tensor
+    metrics: Metrics
+
+
+class GradientStep:
+    """Makes updates of a world model and its target network from replay batches.
+
+    Args:
+        model: The online network.
+        target_model: The target network, which makes the targets.
+        optimizer: Over the parameters of `model`, see `make_optimizer`.
+        reanalyzer: Searches with `target_model`.
+        variance_window: Range of the variance of each task's values.
+        action_mask: [T, A], 1 for the real action dimensions of each task.
+        task_names: T names.
+        settings: Coefficients, horizons and precision.
+        collective: Averages gradients over the learners that share a batch.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        target_model: WorldModel,
+        optimizer: torch.optim.Optimizer,
+        reanalyzer: Reanalyzer,
+        variance_window: VarianceWindow,
+        action_mask: torch.Tensor,
+        task_names: Sequence[str],
+        settings: TrainingSettings,
+        collective: Collective,
+    ) -> None:
+        self.model, self.optimizer, self.settings = model, optimizer, settings
+        self.collective = collective
+        self.num_updates = 0
+        self.build_targets = TargetBuilder(
+            reanalyzer,
+            ValueMixing(
+                settings.value_mixing,
+                variance_window,
+                age=settings.value_mixing_age,
+                start=settings.value_mixing_start,
+            ),
+            action_mask,
+            unroll_steps=settings.unroll_steps,
+            use_candidates=settings.policy_loss == "distribution",
+        )
+        self.loss_weights = LossWeights(
+            reward=settings.reward_loss_coeff,
+            value=settings.value_loss_coeff,
+            policy=settings.policy_loss_coeff,
+            temporal_consistency=settings.temporal_consistency_coeff,
+            path_consistency=settings.path_consistency_coeff,
+            entropy=settings.entropy_coeff,
+        )
+        self.target_network = TargetNetwork(target_model, model, settings.target_tau)
+        statistics = [*model.buffers(), *target_model.buffers(), *variance_window.buffers()]
+        self.guard = NonFiniteGuard(
+            settings.max_consecutive_nonfinite_updates, task_names, statistics
+        )
+
+    def __call__(self, batch: Batch) -> StepOutput:
+        """One update.
+
+        Args:
+            batch: Columns as in `MultiTaskReplayBuffer.sample`, on the model's device.
+
+        Raises:
+            NonFiniteUpdatesError: Too many updates, one after the other, were not finite.
+        """
+        self.guard.remember_statistics()
+
+        started = time.perf_counter()
+        targets, metrics = self.targets(batch)
+        self._synchronize()
+        metrics["reanalyze_seconds"] = torch.tensor(time.perf_counter() - started)
+
+        unroll = self.unroll(batch)
+        terms = self.loss_terms(unroll, targets)
+        loss = (batch["weights"] * total_loss(terms, self.loss_weights)).mean()
+        loss = loss / self.settings.unroll_steps
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradient_norm = self._average_and_clip_gradients()
+        finite = self.guard.allows(
+            loss, gradient_norm, terms, batch["task_ids"], self.model.named_parameters()
+        )
+        if finite:
+            self.optimizer.step()
+
+        self.num_updates += 1
+        if self.num_updates % self.settings.target_period == 0:
+            self.target_network.follow()
+
+        root_value = self._root_value(unroll)
+        priorities = (root_value - targets.value[0]).abs()
+        metrics["gradient_norm"] = gradient_norm
+        metrics["skipped_updates"] = torch.tensor(int(not finite))
+        metrics["importance_weight"] = batch["weights"].mean()
+        metrics |= loss_metrics(unroll, terms, root_value, priorities)
+        return StepOutput(loss.detach(), priorities, metrics)
+
+    def targets(self, batch: Batch) -> tuple[Targets, Metrics]:
+        """Targets of a batch; folds its root observations into the normalizer first."""
+        self.model.normalizer.update(batch["obs"][:, 0], batch["task_ids"])
+        return self.build_targets(batch, self.model, self.num_updates)
+
+    def unroll(self, batch: Batch) -> Unroll:
+        """The online network's predictions along the executed actions, in training mode."""
+        settings, steps = self.settings, self.settings.unroll_steps
+        if not self.model.training:
+            self.model.train()
+        with autocast(batch["obs"].device.type, settings.train_precision):
+            return unroll_world_model(
+                self.model,
+                batch["obs"][:, : steps + 1],
+                batch["actions"][:, :steps],
+                batch["task_ids"],
+                latent_gradient_scale=settings.latent_gradient_scale,
+            )
+
+    def loss_terms(self, unroll: Unroll, targets: Targets) -> dict[str, torch.Tensor]:
+        """Every loss term per sample, unweighted: name -> [B]."""
+        return loss_terms(
+            self.model,
+            unroll,
+            targets,
+            discount=self.settings.gamma,
+            squashed_entropy=self.settings.squashed_entropy,
+        )
+
+    def sample_losses(self, batch: Batch) -> torch.Tensor:
+        """What an update on a batch minimizes the mean of, per sample [B], with its graph.
+
+        Moves the running statistics as an update does.
+        """
+        targets, _ = self.targets(batch)
+        terms = self.loss_terms(self.unroll(batch), targets)
+        losses = batch["weights"] * total_loss(terms, self.loss_weights)
+        return losses / self.settings.unroll_steps
+
+    def _average_and_clip_gradients(self) -> torch.Tensor:
+        """Mean over the learners, then clip by the norm of all gradients, which is returned."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self.collective.average_([p.grad for p in parameters if p.grad is not None])
+        limit = self.settings.grad_clip
+        norm = nn.utils.clip_grad_norm_(parameters, torch.inf if limit is None else limit)
+        return norm
+
+    @torch.no_grad()
+    def _root_value(self, unroll: Unroll) -> torch.Tensor:
+        """Mean over the heads of the values predicted at the first state [B]."""
+        return self.model.value_support.decode(unroll.value_logits[0]).mean(dim=0)
+
+    def _synchronize(self) -> None:
+        """Wait for the device, so that times are those of the work and not of its submission."""
+        if self.build_targets.action_mask.device.type == "cuda":
+            torch.cuda.synchronize(self.build_targets.action_mask.device)
+
+
+@torch.no_grad()
+def loss_metrics(
+    unroll: Unroll,
+    terms: Mapping[str, torch.Tensor],
+    root_value: torch.Tensor,
+    priorities: torch.Tensor,
+) -> Metrics:
+    """Means over the batch of the loss terms and of what the network predicts at the roots."""
+    return {
+        **{name if name == "entropy" else f"{name}_loss": t.mean() for name, t in terms.items()},
+        "policy_std": unroll.log_std[0].exp().mean(),
+        "policy_saturation": unroll.mean[0].tanh().abs().mean(),
+        "root_value": root_value.mean(),
+        "value_error": priorities.mean(),
+    }
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], *, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Fused Adam with coupled weight decay; the learning rate is set by its owner.
+
+    The fused kernel does not count its writes, which `FoldedModel.refresh` looks at, so a hook
+    counts them.
+    """
+    kept = list(parameters)
+    optimizer = torch.optim.Adam(kept, weight_decay=weight_decay, fused=True)
+    optimizer.register_step_post_hook(lambda *_: increment_version(kept))
+    return optimizer

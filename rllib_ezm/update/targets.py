@@ -1,0 +1,158 @@
+"""How a replay batch becomes the targets of an update (section 4.1, arXiv:2603.01452).
+
+Legend: B batch, T tasks, K unroll steps, n TD steps, N candidates, A padded action dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.update.reanalyzer import Reanalyzed, Reanalyzer, reanalyzed_columns
+from rllib_ezm.update.value_targets import age_mixing_weight, alive_mask, mix_values, state_masks
+from rllib_ezm.update.variance_window import VarianceWindow
+
+Metrics = dict[str, torch.Tensor]
+
+
+class Targets(NamedTuple):
+    """What an update learns from; K-major: states 0..K, transitions 0..K-1.
+
+    `reward` [K, B], `value` [K+1, B], `best_action` [K+1, B, A], `candidates` [K+1, B, N, A] and
+    `candidate_weights` [K+1, B, N] (None for the best-action loss), `action_mask` [B, A],
+    `transition_mask` [K, B], `policy_mask` [K+1, B], `value_mask` [K+1, B], `alive` [K, B] (0 where
+    state k+1 is terminal).
+    """
+
+    reward: torch.Tensor
+    value: torch.Tensor
+    best_action: torch.Tensor
+    candidates: torch.Tensor | None
+    candidate_weights: torch.Tensor | None
+    action_mask: torch.Tensor
+    transition_mask: torch.Tensor
+    policy_mask: torch.Tensor
+    value_mask: torch.Tensor
+    alive: torch.Tensor
+
+
+class ValueMixing:
+    """Mixed value targets `alpha z + (1 - alpha) v_search` (section 4.1).
+
+    Args:
+        method: What alpha follows: "variance" of the value heads, "age" of the sample, or "td" and
+            "search" for one of the two alone.
+        window: Range of the variance of each task, for "variance".
+        age: Transitions of its task after which a sample uses the search value, for "age".
+        start: Updates before any search value is used, for "age".
+    """
+
+    def __init__(self, method: str, window: VarianceWindow, *, age: int, start: int) -> None:
+        self.method, self.window = method, window
+        self.age, self.start = age, start
+
+    def __call__(
+        self,
+        batch: Mapping[str, torch.Tensor],
+        reanalyzed: Reanalyzed,
+        policy_mask: torch.Tensor,
+        value_mask: torch.Tensor,
+        num_updates: int,
+    ) -> tuple[torch.Tensor, Metrics]:
+        """Targets [B, K+1], and alpha's mean where it is learned; "variance" moves the window.
+
+        A terminal state, which has a value target but no policy target, keeps its TD value, 0.
+        """
+        td, search = reanalyzed.td_value, reanalyzed.search_value
+        metrics: Metrics = {}
+        if self.method == "td":
+            return td, metrics
+        if self.method == "search":
+            alpha = torch.zeros_like(td)
+        elif self.method == "age":
+            alpha = age_mixing_weight(batch["age"], self.age)[:, None]
+            if num_updates < self.start:
+                alpha = torch.ones_like(alpha)
+        else:
+            self.window.update(reanalyzed.value_variance, value_mask, batch["task_ids"])
+            alpha = self.window.alpha(reanalyzed.value_variance, batch["task_ids"])
+            metrics["value_mixing_alpha"] = alpha.mean()
+        return torch.where(policy_mask > 0, mix_values(alpha, td, search), td), metrics
+
+
+class TargetBuilder:
+    """Builds the targets of replay batches.
+
+    Args:
+        reanalyzer: Searches the states of a batch anew; not used for a batch that a reanalyze
+            worker has been through.
+        mixing: Mixes TD and search values.
+        action_mask: [T, A], 1 for the real action dimensions of each task.
+        unroll_steps: K.
+        use_candidates: Whether the policy loss needs all candidates and their weights.
+    """
+
+    def __init__(
+        self,
+        reanalyzer: Reanalyzer,
+        mixing: ValueMixing,
+        action_mask: torch.Tensor,
+        *,
+        unroll_steps: int,
+        use_candidates: bool,
+    ) -> None:
+        self.reanalyzer, self.mixing, self.action_mask = reanalyzer, mixing, action_mask
+        self.unroll_steps, self.use_candidates = unroll_steps, use_candidates
+
+    @torch.no_grad()
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], model: WorldModel, num_updates: int
+    ) -> tuple[Targets, Metrics]:
+        """Targets of a batch (columns as in `MultiTaskReplayBuffer.sample`), and their metrics.
+
+        Args:
+            batch: The batch.
+            model: Its supports tell which targets they cannot represent.
+            num_updates: Updates made so far.
+        """
+        steps = self.unroll_steps
+        reanalyzed = reanalyzed_columns(batch) or self.reanalyzer(batch)
+        policy_mask, value_mask = state_masks(batch["step_mask"], batch["terminal"], steps)
+        value, metrics = self.mixing(batch, reanalyzed, policy_mask, value_mask, num_updates)
+        targets = Targets(
+            reward=batch["rewards"][:, :steps].T,
+            value=value.T,
+            best_action=reanalyzed.best_action.transpose(0, 1),
+            candidates=self._k_major(reanalyzed.candidates),
+            candidate_weights=self._k_major(reanalyzed.weights),
+            action_mask=self.action_mask[batch["task_ids"]],
+            transition_mask=batch["step_mask"][:, :steps].T,
+            policy_mask=policy_mask.T,
+            value_mask=value_mask.T,
+            alive=alive_mask(batch["step_mask"], batch["terminal"], steps).T,
+        )
+        return targets, metrics | target_metrics(targets, reanalyzed, model)
+
+    def _k_major(self, x: torch.Tensor | None) -> torch.Tensor | None:
+        return x.transpose(0, 1) if self.use_candidates and x is not None else None
+
+
+def target_metrics(targets: Targets, reanalyzed: Reanalyzed, model: WorldModel) -> Metrics:
+    """Means over the states that have a value target; targets outside the supports, counted."""
+    outside = (model.reward_support.overflow(targets.reward) * targets.transition_mask).sum()
+    outside = outside + (model.value_support.overflow(targets.value) * targets.value_mask).sum()
+    mask = targets.value_mask.T
+    count = mask.sum().clamp(min=1.0)
+    means = {
+        "target_value": targets.value.T,
+        "search_value": reanalyzed.search_value,
+        "td_value": reanalyzed.td_value,
+        "value_variance": reanalyzed.value_variance,
+    }
+    return {
+        "support_overflow": outside,
+        **{name: (values * mask).sum() / count for name, values in means.items()},
+    }

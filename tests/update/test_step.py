@@ -1,0 +1,158 @@
+"""The gradient step by itself: torch only, no RLlib."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
+
+from rllib_ezm.models.collective import Collective
+from rllib_ezm.search import SearchSettings
+from rllib_ezm.search.planner import Planner
+from rllib_ezm.update.nonfinite import NonFiniteUpdatesError
+from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.step import GradientStep, make_optimizer
+from rllib_ezm.update.variance_window import VarianceWindow
+
+BATCH, K, N_STEP = 6, 2, 3
+STATES = K + N_STEP + 1
+SETTINGS: dict[str, Any] = {
+    "unroll_steps": K,
+    "gamma": 0.9,
+    "grad_clip": 5.0,
+    "value_mixing": "variance",
+    "value_mixing_age": 0,
+    "value_mixing_start": 0,
+    "policy_loss": "best_action",
+    "reward_loss_coeff": 1.0,
+    "value_loss_coeff": 0.25,
+    "policy_loss_coeff": 1.0,
+    "temporal_consistency_coeff": 5.0,
+    "path_consistency_coeff": 0.25,
+    "entropy_coeff": 0.0,
+    "squashed_entropy": False,
+    "target_tau": 0.25,
+    "target_period": 1,
+    "train_precision": "float32",
+    "latent_gradient_scale": 0.5,
+    "max_consecutive_nonfinite_updates": 2,
+}
+
+
+def make_step(**changes: Any) -> GradientStep:
+    settings = SimpleNamespace(**{**SETTINGS, **changes})
+    model = tiny_model()
+    target = copy.deepcopy(model).requires_grad_(False)
+    optimizer = make_optimizer(model.parameters(), weight_decay=0.0)
+    optimizer.param_groups[0]["lr"] = 1e-2
+    search = SearchSettings(num_simulations=4, num_candidates=4, policy_candidates=2)
+    reanalyzer = Reanalyzer(
+        Planner(target, ACTION_MASK, value_reduction="mean"),
+        search,
+        unroll_steps=K,
+        td_steps=N_STEP,
+        discount=settings.gamma,
+    )
+    window = VarianceWindow(2, 0.9)
+    return GradientStep(
+        model,
+        target,
+        optimizer,
+        reanalyzer,
+        window,
+        ACTION_MASK,
+        ("first", "second"),
+        settings,
+        Collective(),
+    )
+
+
+def make_batch(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([5, 4, 1, 2, 5, 3])
+    step_mask = (torch.arange(STATES - 1) < lengths[:, None]).float()
+    task_ids = torch.arange(BATCH) % 2
+    actions = torch.rand(BATCH, K + 1, 3, generator=generator) * 1.8 - 0.9
+    return {
+        "obs": torch.randn(BATCH, STATES, OBS_DIM, generator=generator),
+        "actions": actions * ACTION_MASK[task_ids, None],
+        "rewards": torch.randn(BATCH, STATES - 1, generator=generator) * step_mask,
+        "step_mask": step_mask,
+        "terminal": torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0]),
+        "task_ids": task_ids,
+        "weights": torch.linspace(0.5, 1.0, BATCH),
+        "search_values": torch.zeros(BATCH, K + 1),
+        "search_actions": torch.zeros(BATCH, K + 1, 3),
+        "age": torch.arange(BATCH),
+    }
+
+
+def test_losses_fall_on_one_batch() -> None:
+    torch.manual_seed(0)
+    step, batch = make_step(value_mixing="td"), make_batch()
+    losses = [float(step(batch).loss) for _ in range(60)]
+    assert losses[-1] < losses[0] - 1.0
+    assert step.num_updates == 60
+
+
+def test_the_target_network_follows_every_period_of_updates() -> None:
+    step, batch = make_step(target_period=2), make_batch()
+    target = step.target_network._moving
+    before = [x.clone() for x in target]
+    step(batch)
+    assert all(torch.equal(x, y) for x, y in zip(target, before, strict=True))
+    step(batch)
+    # 0.75 * old + 0.25 * online, of weights and BatchNorm statistics.
+    for now, old, online in zip(target, before, step.target_network._moving_sources, strict=True):
+        torch.testing.assert_close(now, 0.75 * old + 0.25 * online.detach())
+
+
+def test_the_gradient_is_the_one_of_the_weighted_sample_losses() -> None:
+    step, other, batch = make_step(grad_clip=None), make_step(), make_batch()
+    torch.manual_seed(3)
+    step(batch)
+    torch.manual_seed(3)
+    other.sample_losses(batch).mean().backward()
+    ours, theirs = step.model.named_parameters(), dict(other.model.named_parameters())
+    compared = 0
+    for name, parameter in ours:
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, theirs[name].grad, msg=name)
+            compared += 1
+    assert compared > 20
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_the_latent_gradient_scale_reaches_the_dynamics(scale: float) -> None:
+    """With 0, no gradient flows back into the dynamics."""
+    torch.manual_seed(0)
+    step, batch = make_step(latent_gradient_scale=scale, grad_clip=None), make_batch()
+    step(batch)
+    norms = [float(p.grad.norm()) for p in step.model.dynamics_model.parameters()]
+    assert (max(norms) > 0.0) == (scale > 0.0)
+
+
+def test_priorities_are_the_distance_of_value_and_target() -> None:
+    step, twin, batch = make_step(value_mixing="td"), make_step(value_mixing="td"), make_batch()
+    torch.manual_seed(1)
+    result = step(batch)
+    torch.manual_seed(1)
+    targets, _ = twin.targets(batch)
+    values = twin.model.value_support.decode(twin.unroll(batch).value_logits[0]).mean(dim=0)
+    torch.testing.assert_close(result.priorities, (values - targets.value[0]).abs().detach())
+
+
+def test_a_skipped_update_leaves_weights_and_statistics_alone() -> None:
+    step, batch = make_step(), make_batch()
+    step(batch)
+    before = copy.deepcopy(step.model.state_dict())
+    batch["rewards"][0, 0] = torch.nan
+    assert step(batch).metrics["skipped_updates"] == 1
+    for name, value in step.model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
+    with pytest.raises(NonFiniteUpdatesError, match=r"2 updates in a row.*'reward' of task first"):
+        step(batch)
