@@ -32,8 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from train_step import TD_STEPS, replay_batch
 
 from rllib_ezm import EZMConfig
+from rllib_ezm.algorithm.batches import to_chunk
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
-from rllib_ezm.algorithm.ezm import to_chunk
 from rllib_ezm.algorithm.rl_module import make_settings
 from rllib_ezm.models import WorldModel
 from rllib_ezm.models.precision import has_native_bfloat16

@@ -13,6 +13,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
 
+from rllib_ezm.execution.protocols import Collected
 from rllib_ezm.tasks.failure import (
     ENV_FAILURES,
     MAX_CONSECUTIVE_FAILURES,
@@ -45,22 +46,6 @@ class PlayedEpisode(NamedTuple):
     length: int
     physics_error: bool = False
     env_failures: int = 0
-
-
-class Collected(NamedTuple):
-    """What `MultiTaskEnvRunner.collect` brings.
-
-    Attributes:
-        worker_index: Of the env runner; 0 is the local one.
-        episodes: Chunks of episodes; None from a runner that waits to be started.
-        metrics: RLlib's metrics of the runner.
-        failure: Why the runner cannot go on, if so.
-    """
-
-    worker_index: int
-    episodes: list[SingleAgentEpisode] | None = None
-    metrics: Any = None
-    failure: EnvironmentFailedError | None = None
 
 
 class MultiTaskEnvRunner(SingleAgentEnvRunner):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -25,13 +26,19 @@ from rllib_ezm.tasks.protocol import PROTOCOLS, protocol_name
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from rllib_ezm.execution.asynchronous import Pipeline
-
 logger = logging.getLogger(__name__)
 
 PLAY = "play"
 MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
+
+
+@runtime_checkable
+class PlaysEpisodes(Protocol):
+    """An algorithm that has its own way to wait for the episodes of an evaluation."""
+
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+        """The episodes of each env runner that was not lost."""
+        ...
 
 
 def evaluate_per_task(
@@ -47,13 +54,9 @@ def evaluate_per_task(
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
     """
-    remote = env_runner_group.num_remote_env_runners()
-    pipeline = getattr(algorithm, "pipeline", None)
-    if pipeline is None or remote == 0:
-        results = env_runner_group.foreach_env_runner(_play, local_env_runner=remote == 0)
-    else:
-        results = _play_beside(pipeline, env_runner_group)
-    if len(results) < max(remote, 1):
+    play = algorithm.play_episodes if isinstance(algorithm, PlaysEpisodes) else play_and_wait
+    results = play(env_runner_group)
+    if len(results) < max(env_runner_group.num_remote_env_runners(), 1):
         logger.warning("An env runner was lost in this evaluation, which does not count.")
         return {}, 0, 0
     played = [episode for episodes in results for episode in episodes]
@@ -80,8 +83,23 @@ def _play(runner: MultiTaskEnvRunner) -> list[PlayedEpisode]:
     return runner.play_episodes()
 
 
-def _play_beside(pipeline: Pipeline, group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
-    """The episodes of each env runner that was not lost; all others go on working meanwhile."""
+def play_and_wait(group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+    """The episodes of each env runner that was not lost."""
+    played: list[list[PlayedEpisode]] = group.foreach_env_runner(
+        _play, local_env_runner=group.num_remote_env_runners() == 0
+    )
+    return played
+
+
+def play_beside(
+    group: EnvRunnerGroup, work_until: Callable[[Callable[[], bool]], None]
+) -> list[list[PlayedEpisode]]:
+    """The episodes of each env runner that was not lost, with other work going on meanwhile.
+
+    Args:
+        group: Remote env runners of the evaluation.
+        work_until: Does the other work until its argument returns True.
+    """
     playing = {
         index
         for index in group.healthy_worker_ids()
@@ -93,7 +111,7 @@ def _play_beside(pipeline: Pipeline, group: EnvRunnerGroup) -> list[list[PlayedE
         results.update(group.fetch_ready_async_reqs(tags=PLAY, timeout_seconds=0.0))
         return playing.intersection(group.healthy_worker_ids()) <= results.keys()
 
-    pipeline.advance_until(over)
+    work_until(over)
     return list(results.values())
 
 

@@ -135,7 +135,7 @@ def inspect_checkpoint(path: Path) -> CheckpointSummary:
         counters={
             "training iterations": state[TRAINING_ITERATION],
             "env steps": int(np.sum(own["task_statistics"]["env_steps"])),
-            "updates": own["num_updates"],
+            "updates": own["schedule"]["num_updates"],
             "checkpoints of this run": own["num_checkpoints"],
         },
         tasks=tuple(_tasks(config, own["task_statistics"], replay)),

@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray
@@ -15,17 +15,14 @@ import tree
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
-from rllib_ezm.algorithm.env_runner import Collected, MultiTaskEnvRunner
 from rllib_ezm.execution.learner_thread import Batch, LearnerThread, Update, Weights
+from rllib_ezm.execution.protocols import Collected, RestartableEnvRunner, Trainer
 from rllib_ezm.execution.reanalyze_worker import ReanalyzeWorker
 from rllib_ezm.execution.recovery import TARGETS as TARGET_SEEDS
 from rllib_ezm.execution.staleness import ACTING, PRIORITIES, TARGETS, Staleness
 from rllib_ezm.execution.weight_transfer import from_transfer_dtype, to_transfer_dtype
 from rllib_ezm.update.reanalyzer import is_reanalyzed
 from rllib_ezm.utils.seeding import derived_seed
-
-if TYPE_CHECKING:
-    from rllib_ezm.algorithm.ezm import EZM
 
 COLLECT, REANALYZE = "collect", "reanalyze"
 IDLE_SECONDS = 0.002
@@ -36,14 +33,14 @@ LEARNERS, ENV_RUNNERS, REANALYZE_WORKERS, DRIVER = STAGES = (
     "reanalyze_workers",
     "driver",
 )
-"""Who can be the one that all others wait for; the driver samples batches and evaluates."""
+"""What can be the bottleneck; the driver samples batches and evaluates."""
 
 
 class Pipeline:
     """Keeps env runners, reanalyze workers and learners busy, each with its next piece of work.
 
     * An env runner gets its next fragment as soon as the last one is in, unless the learners are
-      `max_updates_behind` behind the replay ratio: so nobody runs away.
+      `max_updates_behind` behind the replay ratio, so collection never runs far ahead.
     * A batch is sampled only for an update that the replay ratio allows, and at most
       `max_queued_batches` are on their way to the learners: so targets and priorities are fresh.
     * The learners wait for an env runner that acts with weights older than `max_weight_age`.
@@ -52,16 +49,16 @@ class Pipeline:
     another one; its env steps were never counted.
 
     Args:
-        algorithm: Gives batches and takes in env steps and updates, all in its own thread.
+        algorithm: Stores env steps, samples batches and counts updates, all in its own thread.
     """
 
-    def __init__(self, algorithm: EZM) -> None:
+    def __init__(self, algorithm: Trainer) -> None:
         self._algorithm = algorithm
         config = algorithm.config
         self._config = config
         self._collecting: dict[int, int] = {}
         self._acting_version: dict[int, int] = {}
-        self._given = self._made = algorithm.num_updates
+        self._num_sampled = self._num_learned = algorithm.num_updates
         self._weights: Weights | None = None
         self._reanalyzing: dict[int, Update] = {}
         self._sampled: deque[Update] = deque()
@@ -71,14 +68,15 @@ class Pipeline:
         self._thread.start()
         self.bytes_sent = 0
         self._waits = dict.fromkeys((ENV_RUNNERS, REANALYZE_WORKERS, DRIVER), 0.0)
-        self._watched = time.perf_counter()
+        self._accounted_until = time.perf_counter()
         self.staleness = Staleness()
 
     def advance(self) -> None:
         """Go on until as many env steps are in as one fragment of every slot holds."""
-        self._watch(DRIVER)
+        self._account_waiting(DRIVER)
         algorithm = self._algorithm
-        slots = len(algorithm.task_statistics.specs) * self._config.env_config["envs_per_task"]
+        env_config = self._config.env_config
+        slots = len(env_config["tasks"]) * env_config["envs_per_task"]
         enough = algorithm.num_env_steps + slots * self._config.rollout_fragment_length
         give_up = time.perf_counter() + self._config.sample_timeout_s
         while algorithm.num_env_steps < enough and time.perf_counter() < give_up:
@@ -95,20 +93,20 @@ class Pipeline:
 
     def drain(self) -> None:
         """Finish what is under way, and begin nothing new."""
-        while self._collecting or self._given > self._algorithm.num_updates:
+        while self._collecting or self._num_sampled > self._algorithm.num_updates:
             if not self._poll(begin=False):
                 time.sleep(IDLE_SECONDS)
 
     def forget_weights(self) -> None:
-        """Everyone has got new ones elsewhere (a checkpoint was written or restored)."""
+        """All processes have new ones already (a checkpoint was written or restored)."""
         assert not self._collecting, "call drain() first"
-        self._given = self._made = self._algorithm.num_updates
+        self._num_sampled = self._num_learned = self._algorithm.num_updates
         self._weights = None
         self._acting_version.clear()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the thread and the workers."""
-        self._thread.end()
+        self._thread.close()
         if self._workers is not None:
             for worker in self._workers.actors().values():
                 ray.kill(worker)
@@ -120,32 +118,32 @@ class Pipeline:
 
     @property
     def stage_seconds(self) -> dict[str, float]:
-        """Seconds that the learners worked (`LEARNERS`), or had nothing to do because of whom."""
+        """Seconds that the learners worked, and that they were idle because of each other stage."""
         return {LEARNERS: self._thread.busy_seconds, **self._waits}
 
-    def _watch(self, cause: str | None = None) -> None:
-        """Book the time since the last call: if the learners are idle, on who keeps them waiting.
+    def _account_waiting(self, cause: str | None = None) -> None:
+        """Attribute the time since the last call to a stage, if the learners were idle.
 
         Args:
-            cause: Who, if not to be found out.
+            cause: The stage that kept them waiting; None: find out.
         """
         now = time.perf_counter()
         if self._thread.is_idle:
-            self._waits[cause or self._cause_of_waiting()] += now - self._watched
-        self._watched = now
+            self._waits[cause or self._cause_of_waiting()] += now - self._accounted_until
+        self._accounted_until = now
 
     def _cause_of_waiting(self) -> str:
         if self._on_the_way:
             ready = self._workers is None or is_reanalyzed(self._on_the_way[0].batch)
             return DRIVER if ready else REANALYZE_WORKERS
         oldest = min(self._collecting.values(), default=math.inf)
-        nothing_due = self._given >= self._algorithm.num_updates_due
-        too_old = self._given >= oldest + self._config.max_weight_age
+        nothing_due = self._num_sampled >= self._algorithm.num_updates_due
+        too_old = self._num_sampled >= oldest + self._config.max_weight_age
         return ENV_RUNNERS if nothing_due or too_old else DRIVER
 
     def _poll(self, *, begin: bool = True) -> bool:
-        """Take in what is ready, hand out what is due; whether anything was."""
-        self._watch()
+        """Receive what is ready, submit what is due; whether anything was."""
+        self._account_waiting()
         busy = self._receive_env_steps()
         busy |= self._receive_updates()
         if self._workers is not None:
@@ -189,7 +187,7 @@ class Pipeline:
         for index, collected in found:
             version = self._collecting.pop(index)
             if collected.episodes is not None:
-                self.staleness.note(ACTING, algorithm.num_updates - version)
+                self.staleness.record(ACTING, algorithm.num_updates - version)
             else:  # restarted by Ray; the algorithm gives it the latest weights
                 self._acting_version.pop(index)
         algorithm.store_episodes([collected for _, collected in found])
@@ -207,13 +205,13 @@ class Pipeline:
         oldest = min(self._collecting.values(), default=math.inf)
         begun = False
         while (
-            self._given < algorithm.num_updates_due
-            and self._given - algorithm.num_updates < config.max_queued_batches
-            and self._given < oldest + config.max_weight_age
+            self._num_sampled < algorithm.num_updates_due
+            and self._num_sampled - algorithm.num_updates < config.max_queued_batches
+            and self._num_sampled < oldest + config.max_weight_age
         ):
-            self._given += 1
+            self._num_sampled += 1
             update = Update(
-                batch=algorithm.draw_batch(),
+                batch=algorithm.sample_batch(),
                 env_steps=algorithm.num_env_steps,
                 sampled_at=algorithm.num_updates,
             )
@@ -224,30 +222,30 @@ class Pipeline:
         return begun
 
     def _submit_to_learners(self) -> bool:
-        """Give the learners what is ready, in the order of sampling: so no batch gets too old."""
+        """Submit to the learners what is ready, in the order of sampling: no batch gets too old."""
         passed = False
         while self._on_the_way and self._thread.has_room():
             if self._workers is not None and not is_reanalyzed(self._on_the_way[0].batch):
                 break
-            self._thread.give(self._on_the_way.popleft())
+            self._thread.submit(self._on_the_way.popleft())
             passed = True
         return passed
 
     def _receive_updates(self) -> bool:
-        made = self._thread.take()
+        made = self._thread.completed()
         for update in made:
             self._algorithm.finish_update(update)
-            self.staleness.note(PRIORITIES, update.number - 1 - update.sampled_at)
+            self.staleness.record(PRIORITIES, update.number - 1 - update.sampled_at)
             if update.target_version is not None:
-                self.staleness.note(TARGETS, update.number - 1 - update.target_version)
+                self.staleness.record(TARGETS, update.number - 1 - update.target_version)
             self._weights = update.weights or self._weights
         return bool(made)
 
     def _make(self, update: Update) -> None:
         """In the learners' thread."""
         update.results = self._algorithm.update_learners(update.batch, update.env_steps)
-        self._made += 1
-        update.number = self._made
+        self._num_learned += 1
+        update.number = self._num_learned
         if update.number % self._config.weight_sync_interval == 0:
             update.weights = self._fetch_weights(update.number)
 
@@ -322,7 +320,7 @@ class Pipeline:
         return len(found) > 0
 
 
-def _collect_with(runner: MultiTaskEnvRunner, weights: ray.ObjectRef | None) -> Collected:
+def _collect_with(runner: RestartableEnvRunner, weights: ray.ObjectRef | None) -> Collected:
     if weights is not None and runner.started:
         runner.set_state(from_transfer_dtype(ray.get(weights)))
     return runner.collect()

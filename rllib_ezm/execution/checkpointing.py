@@ -8,16 +8,17 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.fs
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
 
-from rllib_ezm.execution.recovery import DRIVER, LEARNER, EnvRunnerStarts
-from rllib_ezm.execution.replay_actors import ReplayActors
-from rllib_ezm.replay import MultiTaskReplayBuffer
+from rllib_ezm.execution.recovery import DRIVER, LEARNER, RecoverableAlgorithm
+from rllib_ezm.execution.replay_factory import make_replay_buffer
+from rllib_ezm.execution.update_schedule import UpdateSchedule
+from rllib_ezm.replay import ReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
 from rllib_ezm.utils.checkpoint_folder import (
     package_versions,
@@ -37,12 +38,12 @@ EZM_STATE = "ezm"
 REPLAY = "replay"
 """Key of the replay buffer in the algorithm's state, and its folder in a checkpoint."""
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 NO_TRIAL = "default"
 """`Trainable.trial_id` outside Tune."""
 
 
-class ResumableAlgorithm(EnvRunnerStarts):
+class ResumableAlgorithm(RecoverableAlgorithm):
     """An RLlib algorithm whose checkpoints hold everything, and are whole or absent.
 
     A checkpoint is a fresh start for all that is random or under way, in the run that writes it
@@ -66,26 +67,26 @@ class ResumableAlgorithm(EnvRunnerStarts):
     pickles, as in any of its checkpoints: load only those that you trust.
     """
 
-    replay_buffer: MultiTaskReplayBuffer | ReplayActors
-    num_updates: int
-    evaluation_score_mean: float
-    _learning_start: int | None
-    _updates_at_learning_start: int
-    _waiting_since: int
-
-    def begin_run(self) -> None:
-        """Call it once in `setup`: from here on checkpoints and restarts are counted."""
-        seed = self.config.seed
-        self._run_seed = int(np.random.SeedSequence(seed).generate_state(1, np.uint32)[0])
-        self._num_checkpoints = 0
+    @override(RecoverableAlgorithm)
+    def setup(self, config: AlgorithmConfig) -> None:
+        super().setup(config)
+        settings = self.config
+        self.replay_buffer: ReplayBuffer = make_replay_buffer(settings)
+        self.schedule = UpdateSchedule(
+            settings.replay_ratio, settings.num_steps_sampled_before_learning_starts
+        )
+        self.evaluation_score_mean = 0.0
         self._num_failed_checkpoints = 0
-        self.num_env_runner_restarts = 0
-        self.mark_started()
 
     @property
-    def num_env_steps(self) -> int:
-        """Decisions collected so far, summed over the tasks."""
-        return int(self.task_statistics.env_steps.sum())
+    def num_updates(self) -> int:
+        """Updates made so far."""
+        return self.schedule.num_updates
+
+    @property
+    def num_updates_due(self) -> int:
+        """Updates that `replay_ratio` allows by now."""
+        return self.schedule.num_due(self.num_env_steps)
 
     @classmethod
     @override(Algorithm)
@@ -210,10 +211,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
                 "run_seed": self._run_seed,
                 "trial_id": self.trial_id,
                 "num_checkpoints": self._num_checkpoints,
-                "num_updates": self.num_updates,
-                "learning_start": self._learning_start,
-                "updates_at_learning_start": self._updates_at_learning_start,
-                "waiting_since": self._waiting_since,
+                "schedule": self.schedule.get_state(),
                 "evaluation_score_mean": self.evaluation_score_mean,
                 "task_statistics": self.task_statistics.get_state(),
             }
@@ -237,10 +235,7 @@ class ResumableAlgorithm(EnvRunnerStarts):
             if self.trial_id not in (own["trial_id"], NO_TRIAL):
                 self._run_seed = derived_seed(self._run_seed, zlib.crc32(self.trial_id.encode()))
             self._num_checkpoints = own["num_checkpoints"]
-            self.num_updates = own["num_updates"]
-            self._learning_start = own["learning_start"]
-            self._updates_at_learning_start = own["updates_at_learning_start"]
-            self._waiting_since = own["waiting_since"]
+            self.schedule.set_state(own["schedule"])
             self.evaluation_score_mean = own["evaluation_score_mean"]
             self.task_statistics.set_state(own["task_statistics"])
         if REPLAY in state:
@@ -248,13 +243,18 @@ class ResumableAlgorithm(EnvRunnerStarts):
 
     def _collect_before_learning(self) -> None:
         """Goes on without the buffer of the run so far, and says so."""
-        self._learning_start = None
-        self._waiting_since = self.num_env_steps
+        self.schedule.wait_again(self.num_env_steps)
         logger.warning(
             "The checkpoint holds no replay buffer (store_buffer_in_checkpoints=False): "
             "learning waits until %d new env steps are collected.",
             self.config.num_steps_sampled_before_learning_starts,
         )
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        if hasattr(self, "replay_buffer"):  # not if `setup` failed before
+            self.replay_buffer.close()
+        super().cleanup()
 
     def quiesce(self) -> None:
         """Finish what is under way in other threads and processes; nothing unless overridden."""

@@ -70,25 +70,25 @@ class LearnerThread(threading.Thread):
         self._make, self._capacity = make, capacity
         self._waiting: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Update | Exception] = queue.SimpleQueue()
-        self._given = self._finished = 0
+        self._submitted = self._finished = 0
         self.idle_seconds = 0.0
         self.busy_seconds = 0.0
 
     @property
     def is_idle(self) -> bool:
         """Whether all that was given is made."""
-        return self._finished == self._given
+        return self._finished == self._submitted
 
     def has_room(self) -> bool:
-        """Whether `give` takes a batch now."""
+        """Whether `submit` takes a batch now."""
         return self._waiting.qsize() < self._capacity
 
-    def give(self, update: Update) -> None:
+    def submit(self, update: Update) -> None:
         """Let it be made after those given before."""
-        self._given += 1
+        self._submitted += 1
         self._waiting.put(update)
 
-    def take(self) -> list[Update]:
+    def completed(self) -> list[Update]:
         """Updates made since the last call, in order.
 
         Raises:
@@ -103,7 +103,7 @@ class LearnerThread(threading.Thread):
         return made
 
     def run(self) -> None:
-        """The thread itself; `start()` begins it, `end()` ends it."""
+        """The thread itself; `start()` begins it, `close()` ends it."""
         while True:
             start = time.perf_counter()
             update = self._waiting.get()
@@ -113,7 +113,7 @@ class LearnerThread(threading.Thread):
             start = time.perf_counter()
             try:
                 self._make(update)
-            except Exception as error:  # noqa: BLE001 - `take` raises it
+            except Exception as error:  # noqa: BLE001 - `completed` raises it
                 self._done.put(error)
                 return
             update.seconds = time.perf_counter() - start
@@ -121,7 +121,7 @@ class LearnerThread(threading.Thread):
             self._done.put(update)
             self._finished += 1
 
-    def end(self) -> None:
+    def close(self) -> None:
         """After the updates that wait, if it still runs."""
         self._waiting.put(None)
         self.join()

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 
-from rllib_ezm.algorithm.config import EZMConfig
-from rllib_ezm.algorithm.env_runner import Collected, MultiTaskEnvRunner
+from rllib_ezm.execution.protocols import Collected, RestartableEnvRunner
 from rllib_ezm.tasks.statistics import TaskStatistics
 from rllib_ezm.utils.seeding import derived_seed
 
@@ -23,7 +24,7 @@ DRIVER, LEARNER, RUNNER, EVALUATION, RESTART, TARGETS = range(6)
 """What a seed of the run is for, see `derived_seed`."""
 
 
-class EnvRunnerStarts(Algorithm):
+class RecoverableAlgorithm(Algorithm):
     """An RLlib algorithm whose env runners may die at any time.
 
     Ray restarts a dead env runner; meanwhile training goes on with the others. The new process gets
@@ -32,19 +33,22 @@ class EnvRunnerStarts(Algorithm):
     configured seed again.
     """
 
-    config: EZMConfig
-    task_statistics: TaskStatistics
-    num_env_runner_restarts: int
-    _run_seed: int
-    _num_checkpoints: int
+    @override(Algorithm)
+    def setup(self, config: AlgorithmConfig) -> None:
+        super().setup(config)
+        settings = self.config
+        self.task_statistics = TaskStatistics(
+            settings.get_task_set().specs, settings.metrics_num_episodes_for_smoothing
+        )
+        self.num_env_runner_restarts = 0
+        self._run_seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint32)[0])
+        self._num_checkpoints = 0
+        self.env_runner_group.foreach_env_runner(mark_started)
 
-    def mark_started(self) -> None:
-        """Call it once in `setup`: these env runners may collect, with their configured seeds."""
-
-        def start(runner: MultiTaskEnvRunner) -> None:
-            runner.started = True
-
-        self.env_runner_group.foreach_env_runner(start)
+    @property
+    def num_env_steps(self) -> int:
+        """Decisions collected so far, summed over the tasks."""
+        return int(self.task_statistics.env_steps.sum())
 
     def collect(self) -> list[Collected]:
         """One fragment of every env runner that is there."""
@@ -102,10 +106,15 @@ class EnvRunnerStarts(Algorithm):
         env_steps = self.task_statistics.env_steps.copy()
         role = RUNNER if group is self.env_runner_group else EVALUATION
 
-        def start(runner: MultiTaskEnvRunner) -> None:
+        def start(runner: RestartableEnvRunner) -> None:
             runner.reset_and_reseed(derived_seed(seed, role, runner.worker_index or 0), env_steps)
             runner.set_state(state)
 
         group.foreach_env_runner(
             start, local_env_runner=worker_ids is None, remote_worker_ids=worker_ids
         )
+
+
+def mark_started(runner: RestartableEnvRunner) -> None:
+    """This env runner may collect, with its configured seeds."""
+    runner.started = True

@@ -234,7 +234,7 @@ class ReplayActors:
         self._rotation = int(state["rotation"])
         self._has_data = self.counts().stored > 0
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the actors."""
         for actor in self._actors:
             ray.kill(actor)

@@ -15,9 +15,9 @@ class Staleness:
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[int]] = {kind: deque(maxlen=WINDOW) for kind in KINDS}
-        self._untaken: dict[str, list[int]] = {kind: [] for kind in KINDS}
+        self._unreported: dict[str, list[int]] = {kind: [] for kind in KINDS}
 
-    def note(self, kind: str, age: int) -> None:
+    def record(self, kind: str, age: int) -> None:
         """Count one use.
 
         Args:
@@ -25,7 +25,7 @@ class Staleness:
             age: Updates made since.
         """
         self._recent[kind].append(age)
-        self._untaken[kind].append(age)
+        self._unreported[kind].append(age)
 
     def quantiles(self) -> dict[str, dict[str, float]]:
         """Median, 95th percentile and maximum of the last 1,000 uses, of each kind that has any."""
@@ -40,8 +40,8 @@ class Staleness:
             if ages
         }
 
-    def take(self) -> dict[str, list[int]]:
+    def pop_ages(self) -> dict[str, list[int]]:
         """The ages of all uses since the last call, of each kind that has any."""
-        taken = {kind: ages for kind, ages in self._untaken.items() if ages}
-        self._untaken = {kind: [] for kind in KINDS}
-        return taken
+        ages_of = {kind: ages for kind, ages in self._unreported.items() if ages}
+        self._unreported = {kind: [] for kind in KINDS}
+        return ages_of

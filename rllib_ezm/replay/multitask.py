@@ -327,6 +327,9 @@ class MultiTaskReplayBuffer:
         self._rotation = int(state["rotation"])
         self._rng.bit_generator.state = json.loads(state["rng"])
 
+    def close(self) -> None:
+        """Nothing to release: the memory goes with the object."""
+
     def _used_slots(self, ring: Ring) -> slice:
         start = ring.index * self._capacity
         return slice(start, start + ring.filled)

@@ -14,6 +14,7 @@ from helpers.scripted_env import ScriptedEnv
 from helpers.tiny import scripted_task, tiny_config
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from rllib_ezm.algorithm.batches import to_chunk
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
     EPISODE_INDEX,
@@ -24,7 +25,6 @@ from rllib_ezm.algorithm.env_runner import (
     count_env_failures,
     ended_by_physics_error,
 )
-from rllib_ezm.algorithm.ezm import to_chunk
 from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
 

@@ -21,9 +21,9 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.algorithm.batches import to_chunk
 from rllib_ezm.algorithm.env_runner import ENV_NAME, TASK_ID, MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import evaluate_checkpoint, evaluate_per_task, load_env_runner
-from rllib_ezm.algorithm.ezm import to_chunk
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -88,7 +88,7 @@ def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 def test_the_replay_ratio_is_enforced_exactly(trained: Trained) -> None:
     algorithm, results = trained
-    start = algorithm._learning_start
+    start = algorithm.schedule.learning_start
     fragment = 2 * algorithm.config.rollout_fragment_length + len(TASKS)
     assert START <= start < START + fragment
     for result in results:
@@ -185,7 +185,7 @@ def test_a_checkpoint_keeps_everything(trained: Trained, tmp_path: Path) -> None
 
         result = restored.train()
         assert result["training_iteration"] == 3
-        learned_from = restored.num_env_steps - restored._learning_start
+        learned_from = restored.num_env_steps - restored.schedule.learning_start
         assert restored.num_updates == math.floor(RATIO * learned_from) > original.num_updates
         for name in TASKS:
             steps = result["tasks"][name]["env_steps"]
@@ -263,7 +263,7 @@ def test_without_its_buffer_a_restored_algorithm_collects_before_it_learns(
             collected = restored.num_env_steps - steps
             assert len(restored.replay_buffer) == collected
             assert (restored.num_updates > updates) == (collected >= 50), "waits at 20 and 40"
-        learned_from = restored.num_env_steps - restored._learning_start
+        learned_from = restored.num_env_steps - restored.schedule.learning_start
         assert restored.num_updates - updates == math.floor(RATIO * learned_from)
     finally:
         restored.stop()

@@ -16,7 +16,7 @@ def update(number: int) -> Update:
 def take(thread: LearnerThread, count: int) -> list[Update]:
     made: list[Update] = []
     while len(made) < count:
-        made += thread.take()
+        made += thread.completed()
         time.sleep(0.001)
     return made
 
@@ -32,16 +32,16 @@ def test_updates_are_made_in_order_and_the_queue_is_bounded():
 
     thread = LearnerThread(make, capacity=2)
     thread.start()
-    thread.give(update(0))
+    thread.submit(update(0))
     began.wait()
     for number in (1, 2):
         assert thread.has_room()
-        thread.give(update(number))
+        thread.submit(update(number))
     assert not thread.has_room()
-    assert thread.take() == []
+    assert thread.completed() == []
     gate.set()
     results = take(thread, 3)
-    thread.end()
+    thread.close()
     assert not thread.is_alive()
     assert made == [0, 1, 2]
     assert [(item.number, item.env_steps) for item in results] == [(1, 0), (2, 1), (3, 2)]
@@ -55,8 +55,8 @@ def test_an_error_of_the_learners_is_raised_where_updates_are_taken():
 
     thread = LearnerThread(make, capacity=1)
     thread.start()
-    thread.give(update(0))
+    thread.submit(update(0))
     thread.join(timeout=10)
     with pytest.raises(ValueError, match="a bad batch"):
-        thread.take()
-    thread.end()
+        thread.completed()
+    thread.close()

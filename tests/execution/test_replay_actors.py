@@ -59,7 +59,7 @@ def make_actors(ray_cluster: None) -> Iterator[Maker]:
 
     yield make
     for buffer in made:
-        buffer.end()
+        buffer.close()
 
 
 def fill(buffer: ReplayActors | MultiTaskReplayBuffer, tasks: range = range(TASKS)) -> None:

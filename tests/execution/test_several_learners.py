@@ -16,7 +16,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.algorithm.ezm import shard_for_learners
+from rllib_ezm.algorithm.batches import shard_for_learners
 from rllib_ezm.algorithm.learner import PRIORITIES
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow]
