@@ -1,6 +1,7 @@
 """EfficientZero-Multitask (EZ-M, arXiv:2603.01452) as a plugin for Ray RLlib.
 
-The layers `models`, `search`, `losses`, `replay` and `tasks` import without Ray.
+The public names below are imported on first use, so that the rooms without Ray (`models`, `search`,
+`losses`, `update`, `replay`, `tasks`) can be used without it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rllib_ezm.algorithm.callbacks import GradientSimilarity, ModelErrorProbe
     from rllib_ezm.algorithm.config import EZMConfig
     from rllib_ezm.algorithm.ezm import EZM
+    from rllib_ezm.tasks.spec import register_task
+    from rllib_ezm.utils.sweep import sweep
 
-__all__ = ["EZM", "EZMConfig"]
+__all__ = [
+    "EZM",
+    "EZMConfig",
+    "GradientSimilarity",
+    "ModelErrorProbe",
+    "register_task",
+    "sweep",
+]
 __version__ = "0.1.0"
-_HOME = {"EZM": "rllib_ezm.algorithm.ezm", "EZMConfig": "rllib_ezm.algorithm.config"}
+
+_HOME = {
+    "EZM": "rllib_ezm.algorithm.ezm",
+    "EZMConfig": "rllib_ezm.algorithm.config",
+    "GradientSimilarity": "rllib_ezm.algorithm.callbacks",
+    "ModelErrorProbe": "rllib_ezm.algorithm.callbacks",
+    "register_task": "rllib_ezm.tasks",
+    "sweep": "rllib_ezm.utils.sweep",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import EZM and EZMConfig, and with them Ray, on first use only."""
+    """Import a public name, and what it needs, on first use."""
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

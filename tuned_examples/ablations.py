@@ -10,9 +10,7 @@ log the similarity of the tasks' gradients (Fig. 3).
 
 from ezm_dmc import config as walkers
 
-from rllib_ezm import EZMConfig
-from rllib_ezm.algorithm.callbacks import GradientSimilarity
-from rllib_ezm.utils.sweep import sweep
+from rllib_ezm import EZMConfig, GradientSimilarity, sweep
 
 ENV_STEPS_PER_TASK = 4_000
 SITES = ("rep", "dyn", "rew", "vp")

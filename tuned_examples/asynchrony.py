@@ -9,8 +9,7 @@ spread over; a run of 5,000 env steps per task takes about ten minutes of one co
 
 from ezm_dmc import config as walkers
 
-from rllib_ezm import EZMConfig
-from rllib_ezm.utils.sweep import sweep
+from rllib_ezm import EZMConfig, sweep
 
 ENV_STEPS_PER_TASK = 5_000
 ENVS_PER_TASK = 4

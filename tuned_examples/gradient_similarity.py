@@ -9,7 +9,7 @@ As the paper's Fig. 3: cosine of the tasks' gradients per module, as heat-maps a
 from ezm_dmc import config as plain
 from ezm_dmc import stop
 
-from rllib_ezm.algorithm.callbacks import GradientSimilarity, ModelErrorProbe
+from rllib_ezm import GradientSimilarity, ModelErrorProbe
 
 config = plain.copy(copy_frozen=False).callbacks([GradientSimilarity, ModelErrorProbe])
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from ezm_dmc import config as three_tasks
 
-from rllib_ezm import EZMConfig
-from rllib_ezm.utils.sweep import sweep
+from rllib_ezm import EZMConfig, sweep
 
 WALKERS = ["dmc:walker-stand", "dmc:walker-walk", "dmc:walker-run"]
 OTHERS = ["dmc:cartpole-swingup", "dmc:reacher-easy", "dmc:cheetah-run"]

@@ -13,8 +13,7 @@ from typing import Any
 from ezm_medium import TASKS
 from ezm_medium import config as nine_tasks
 
-from rllib_ezm import EZMConfig
-from rllib_ezm.utils.sweep import sweep
+from rllib_ezm import EZMConfig, sweep
 
 PARTITIONS = {
     "stand, walk, run, stair": ["hb:h1-stand", "hb:h1-walk", "hb:h1-run", "hb:h1-stair"],

@@ -25,7 +25,28 @@ class MultiTaskReplayBuffer:
 
     Each task has its own ring (IER, section 4.2, arXiv:2603.01452), which overwrites its oldest
     entries when it is full. Every transition added is stored once and can be drawn as the start
-    of a segment until it is overwritten; segments never cross the end of an episode.
+    of a segment until it is overwritten; segments never cross the end of an episode. Memory is
+    committed only as the rings fill.
+
+    Args:
+        num_tasks: `T`.
+        capacity_per_task: Observations stored per task. An episode of `L` transitions takes
+            `L + 1` of them.
+        obs_dim: `D`.
+        action_dim: `A`.
+        unroll_steps: `K`, at least 1.
+        td_steps: `n`, at least 1.
+        priority_alpha: Exponent of the priorities, in [0, 1].
+        priority_beta: Exponent of the importance weights, in [0, 1].
+        priority_epsilon: Added to every priority, > 0.
+        min_weight: Floor of the importance weights, in [0, 1].
+        independent: One ring per task. False: one ring of `T * capacity_per_task` for all
+            tasks, drawn from as a whole (the "-IER" ablation).
+        max_bytes: Memory budget; None for no limit.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: A setting is out of range, or the budget is exceeded.
     """
 
     def __init__(
@@ -45,28 +66,6 @@ class MultiTaskReplayBuffer:
         max_bytes: int | None = None,
         seed: int | None = None,
     ) -> None:
-        """Allocates the rings; memory is committed only as they fill.
-
-        Args:
-            num_tasks: `T`.
-            capacity_per_task: Observations stored per task. An episode of `L` transitions takes
-                `L + 1` of them.
-            obs_dim: `D`.
-            action_dim: `A`.
-            unroll_steps: `K`, at least 1.
-            td_steps: `n`, at least 1.
-            priority_alpha: Exponent of the priorities, in [0, 1].
-            priority_beta: Exponent of the importance weights, in [0, 1].
-            priority_epsilon: Added to every priority, > 0.
-            min_weight: Floor of the importance weights, in [0, 1].
-            independent: One ring per task. False: one ring of `T * capacity_per_task` for all
-                tasks, drawn from as a whole (the "-IER" ablation).
-            max_bytes: Memory budget; None for no limit.
-            seed: Seed of the draws.
-
-        Raises:
-            ValueError: A setting is out of range, or the budget is exceeded.
-        """
         check_sizes(
             num_tasks=(num_tasks, 1),
             capacity_per_task=(capacity_per_task, 2),
