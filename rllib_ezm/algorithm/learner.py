@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
@@ -16,6 +15,7 @@ from rllib_ezm.execution.reanalyze_worker import make_reanalyzer
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
 from rllib_ezm.update.step import GradientStep, StepOutput, make_optimizer
 from rllib_ezm.utils.allocator import keep_freed_memory
+from rllib_ezm.utils.ray_internals import OpenLearner
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 PRIORITIES = "priorities"
@@ -24,18 +24,18 @@ SUMMED = ("support_overflow", "skipped_updates", REANALYZE_SECONDS)
 """Metrics that are summed over the updates of an iteration; of the others, the mean is taken."""
 
 
-class EZMTorchLearner(TorchLearner):
+class EZMTorchLearner(OpenLearner):
     """Hands RLlib's batches to a `GradientStep`, and its results to RLlib's metrics.
 
     Several learners take parts of one batch: gradients are averaged, and statistics are those of
     the whole batch, so that all hold the same weights, and the same as one learner would.
     """
 
-    @override(TorchLearner)
+    @override(OpenLearner)
     def build(self) -> None:
         keep_freed_memory()
         super().build()
-        config, module = self.config, self._ezm_module
+        config, module = self.config, self.ezm_module
         self.gradient_step = GradientStep(
             module.model,
             module.target_model,
@@ -49,12 +49,13 @@ class EZMTorchLearner(TorchLearner):
         )
 
     @property
-    def _ezm_module(self) -> EZMTorchRLModule:
+    def ezm_module(self) -> EZMTorchRLModule:
+        """The module that learns."""
         module: EZMTorchRLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         return module
 
-    @override(TorchLearner)
-    def _make_modules_ddp_if_necessary(self) -> None:
+    @override(OpenLearner)
+    def join_learners(self) -> None:
         """Join the other learners, without DDP.
 
         DDP refuses outputs that no loss term reads, as ablations have, and knows nothing of the
@@ -62,18 +63,18 @@ class EZMTorchLearner(TorchLearner):
         """
         self.collective: Collective = Collective()
         if self.config.num_learners > 1:
-            module = self._ezm_module
+            module = self.ezm_module
             self.collective = TorchCollective()
             self.collective.copy_from_first_(module.state_dict().values())
             share_statistics(module, self.collective)
             if self.config.seed is not None:
                 seed_generators(derived_seed(self.config.seed, self.collective.rank))
 
-    @override(TorchLearner)
+    @override(OpenLearner)
     def get_parameters(self, module: Any) -> Sequence[torch.nn.Parameter]:
         return [p for p in module.parameters() if p.requires_grad]
 
-    @override(TorchLearner)
+    @override(OpenLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         parameters = self.get_parameters(self.module[module_id])
         self.register_optimizer(
@@ -83,20 +84,21 @@ class EZMTorchLearner(TorchLearner):
             lr_or_lr_schedule=config.lr,
         )
 
-    @override(TorchLearner)
-    def _update(self, batch: dict[str, Any]) -> Any:
-        result = self.gradient_step(batch[DEFAULT_MODULE_ID])
-        self._log(result)
-        return {}, {DEFAULT_MODULE_ID: result.loss}, {}
+    @override(OpenLearner)
+    def update_on_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        result = self.gradient_step(batch)
+        self.log_step(result)
+        return result.loss
 
-    def _log(self, result: StepOutput) -> None:
+    def log_step(self, result: StepOutput) -> None:
+        """Log metrics and priorities, per sample, for the algorithm."""
         log = self.metrics.log_value
         log((DEFAULT_MODULE_ID, PRIORITIES), result.priorities, reduce="item_series")
         for name, value in result.metrics.items():
             reduce = "sum" if name in SUMMED else "mean"
             log((DEFAULT_MODULE_ID, name), value, reduce=reduce)
 
-    @override(TorchLearner)
+    @override(OpenLearner)
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
@@ -105,14 +107,14 @@ class EZMTorchLearner(TorchLearner):
 
     def target_weights(self) -> dict[str, np.ndarray]:
         """What a reanalyze worker needs: the target network without the consistency loss's part."""
-        state = self._ezm_module.target_model.state_dict()
+        state = self.ezm_module.target_model.state_dict()
         return {
             name: tensor.cpu().numpy()
             for name, tensor in state.items()
             if not name.startswith(("projector.", "predictor."))
         }
 
-    @override(TorchLearner)
+    @override(OpenLearner)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {
             **super().get_state(*args, **kwargs),
@@ -120,7 +122,7 @@ class EZMTorchLearner(TorchLearner):
             "num_consecutive_nonfinite": self.gradient_step.guard.num_consecutive,
         }
 
-    @override(TorchLearner)
+    @override(OpenLearner)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         step = self.gradient_step

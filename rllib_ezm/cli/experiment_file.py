@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from rllib_ezm.utils.errors import UserError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ray.rllib.algorithms import Algorithm, AlgorithmConfig
     from ray.tune import Stopper
 
-    Stop = Mapping[str, float] | Callable[[str, Mapping[str, Any]], bool] | Stopper
+    Stop: TypeAlias = Mapping[str, float] | Callable[[str, Mapping[str, Any]], bool] | Stopper
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
     Raises:
         UserError: If `stop` bounds neither env steps, updates nor time.
     """
-    config = cast(EZMConfig, file.config)
+    config = cast("EZMConfig", file.config)
     tasks = config.get_task_set()
     wait, ratio = config.num_steps_sampled_before_learning_starts, config.replay_ratio
     env_steps = min(_bounds(file.stop, rates, wait, ratio), default=None)
@@ -171,7 +171,8 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
     if config.evaluation_interval:
         per_iteration = max(config.min_sample_timesteps_per_iteration or 0, 1)
         evaluations = env_steps / per_iteration / config.evaluation_interval
-    episode_steps = sum(spec.max_episode_steps / spec.action_repeat for spec in tasks.specs)
+    # The length of episodes of a task without a time limit is not known: they are left out.
+    episode_steps = sum((s.max_episode_steps or 0) / s.action_repeat for s in tasks.specs)
     played = evaluations * float(config.evaluation_duration) * episode_steps
     stored = min(env_steps / (tasks.num_tasks * config.capacity_per_task), 1.0)
     return Forecast(

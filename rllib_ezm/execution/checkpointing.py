@@ -13,7 +13,6 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
-from ray.tune.trainable.trainable import _TrainingResult as TrainingResult
 
 from rllib_ezm.execution.recovery import DRIVER, LEARNER, RecoverableAlgorithm
 from rllib_ezm.execution.replay_factory import make_replay_buffer
@@ -28,6 +27,7 @@ from rllib_ezm.utils.checkpoint_folder import (
     write_manifest,
 )
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.ray_internals import training_result
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         try:
             return super().save(checkpoint_dir)
         except OSError:
-            if self._storage is None:  # called by the user, who gets the exception
+            if not self.runs_under_tune:  # called by the user, who gets the exception
                 raise
             self._num_failed_checkpoints += 1
             logger.exception(
@@ -158,8 +158,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 "checkpoint is still good.",
                 self.training_iteration,
             )
-            metrics = dict(self._last_result or {})
-            return TrainingResult(checkpoint=None, metrics=metrics)
+            return training_result(None, self.last_result)
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
@@ -205,7 +204,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         state: dict[str, Any] = super().get_state(
             components, not_components=not_components, **kwargs
         )
-        if self._check_component(EZM_STATE, components, not_components):
+        if self.is_wanted(EZM_STATE, components, not_components):
             state[EZM_STATE] = {
                 "format": STATE_FORMAT,
                 "run_seed": self._run_seed,
@@ -215,7 +214,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 "evaluation_score_mean": self.evaluation_score_mean,
                 "task_statistics": self.task_statistics.get_state(),
             }
-        if self.config.store_buffer_in_checkpoints and self._check_component(
+        if self.config.store_buffer_in_checkpoints and self.is_wanted(
             REPLAY, components, not_components
         ):
             state[REPLAY] = self.replay_buffer.get_state()

@@ -16,6 +16,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_ezm.execution.protocols import Collected, RestartableEnvRunner
 from rllib_ezm.tasks.statistics import TaskStatistics
+from rllib_ezm.utils.ray_internals import OpenAlgorithm
 from rllib_ezm.utils.seeding import derived_seed
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ DRIVER, LEARNER, RUNNER, EVALUATION, RESTART, TARGETS = range(6)
 """What a seed of the run is for, see `derived_seed`."""
 
 
-class RecoverableAlgorithm(Algorithm):
+class RecoverableAlgorithm(OpenAlgorithm):
     """An RLlib algorithm whose env runners may die at any time.
 
     Ray restarts a dead env runner; meanwhile training goes on with the others. The new process gets

@@ -1,12 +1,21 @@
 """Every private name of Ray and RLlib that this package touches, and what breaks without it.
 
-Each function or class says why there is no public way. When a release of Ray changes, this module
-and its tests are the place to look.
+The classes below stand between RLlib's and ours: they override RLlib's private methods and read
+its private attributes under names without an underscore. When a release of Ray changes one of
+them, this module and `tests/utils/test_ray_internals.py` are the places to look.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import ray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.annotations import override
+from ray.tune import Checkpoint
+from ray.tune.trainable.trainable import _TrainingResult
 
 
 def is_own_cluster() -> bool:
@@ -17,3 +26,67 @@ def is_own_cluster() -> bool:
     """
     node = ray._private.worker._global_node
     return node is not None and bool(node.is_head())
+
+
+def training_result(checkpoint: Checkpoint | None, metrics: dict[str, Any]) -> Any:
+    """What `Trainable.save` returns to Tune.
+
+    Private: `_TrainingResult`; Tune takes nothing else. Without it, a checkpoint that could not be
+    written would end the trial.
+    """
+    return _TrainingResult(checkpoint=checkpoint, metrics=metrics)
+
+
+class OpenAlgorithm(Algorithm):
+    """RLlib's `Algorithm` with what a checkpoint of our own needs."""
+
+    @property
+    def runs_under_tune(self) -> bool:
+        """Whether Tune saves this algorithm (private: `Trainable._storage`).
+
+        Without it, a user's own call of `save` could not raise what Tune's call must survive.
+        """
+        return self._storage is not None
+
+    @property
+    def last_result(self) -> dict[str, Any]:
+        """The result of the last iteration (private: `Trainable._last_result`).
+
+        Without it, Tune would get no metrics with a checkpoint that could not be written.
+        """
+        return dict(self._last_result or {})
+
+    def is_wanted(self, component: str, components: Any, not_components: Any) -> bool:
+        """Whether `get_state` shall contain a component (private: `_check_component`).
+
+        Without it, the rule for `components` and `not_components` would be written twice.
+        """
+        return bool(self._check_component(component, components, not_components))
+
+
+class OpenLearner(TorchLearner):
+    """RLlib's `TorchLearner` whose update and whose joining of other learners are ours."""
+
+    def update_on_batch(self, batch: Any) -> Any:
+        """One update on the columns of a batch; returns its loss.
+
+        Overrides the private `_update`, which RLlib calls between its own preparation of the batch
+        and its metrics. Without it, the gradient step would be RLlib's chain of hooks.
+        """
+        raise RuntimeError(f"{type(self).__name__} does not say how to update on a batch.")
+
+    def join_learners(self) -> None:
+        """Called once the module is built; joins the learners that share a batch.
+
+        Overrides the private `_make_modules_ddp_if_necessary`. Without it, several learners would
+        use DDP, which refuses modules whose outputs no loss reads.
+        """
+
+    @override(TorchLearner)
+    def _update(self, batch: dict[str, Any]) -> Any:
+        loss = self.update_on_batch(batch[DEFAULT_MODULE_ID])
+        return {}, {DEFAULT_MODULE_ID: loss}, {}
+
+    @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        self.join_learners()

@@ -114,7 +114,7 @@ def test_an_update_changes_every_weight_and_logs_every_metric(config: EZMConfig)
 def test_an_update_is_seen_by_views_of_both_networks(config: EZMConfig) -> None:
     """Fused kernels write without a trace in PyTorch's version counters, which the views read."""
     learner = build(config)
-    networks = model_of(learner), learner._ezm_module.target_model
+    networks = model_of(learner), learner.ezm_module.target_model
     parameters = [p for network in networks for p in network.parameters()]
     before = [p._version for p in parameters]
     update(learner, draw(config))
