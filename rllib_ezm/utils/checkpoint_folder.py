@@ -19,7 +19,10 @@ import pyarrow.fs
 from rllib_ezm.utils.errors import UserError
 
 MANIFEST_FILE = "ezm_manifest.json"
-FORMAT = 2
+FORMAT = 3
+READERS = {2: "commit d72cad0 of rllib_ezm"}
+"""Format of a manifest -> the last version that reads it."""
+
 PACKAGES = ("rllib-ezm", "ray", "torch", "numpy", "gymnasium", "mujoco", "dm-control")
 
 _BLOCK = 2**22
@@ -146,9 +149,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{file} is damaged ({error!r}); restore from another checkpoint."
         ) from None
     if version != FORMAT:
+        reader = READERS.get(version, "the version that wrote it")
         raise UserError(
-            f"{file} has format {version}, this version of rllib_ezm reads {FORMAT}: use the "
-            "version that wrote it."
+            f"{file} has format {version}, this version of rllib_ezm reads {FORMAT}: restore it "
+            f"with {reader}."
         )
     return manifest
 
