@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from rllib_ezm.cli.progress import ProgressPrinter
+from rllib_ezm.utils.checkpoint_folder import LAST_FLAT_VERSION
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -144,6 +145,13 @@ def resumed_tuner(file: ExperimentFile, folder: Path) -> tune.Tuner:
         )
     except ValueError as error:
         raise UserError(f"--resume: {folder} does not belong to {file.path}: {error}") from error
+    except ModuleNotFoundError as error:
+        own = (error.name or "").startswith("rllib_ezm")
+        fix = f"go on with {LAST_FLAT_VERSION}" if own else "put its folder on PYTHONPATH"
+        raise UserError(
+            f"--resume: {folder} was written with the module {error.name}, which does not exist "
+            f"here: {fix}"
+        ) from error
 
 
 def outcome(results: tune.ResultGrid) -> ExperimentOutcome:

@@ -20,7 +20,10 @@ from rllib_ezm.utils.errors import UserError
 
 MANIFEST_FILE = "ezm_manifest.json"
 FORMAT = 3
-READERS = {2: "commit d72cad0 of rllib_ezm"}
+LAST_FLAT_VERSION = "commit d72cad0 of rllib_ezm"
+"""The last version before the package was divided into rooms; RLlib pickles module names."""
+
+READERS = {2: LAST_FLAT_VERSION}
 """Format of a manifest -> the last version that reads it."""
 
 PACKAGES = ("rllib-ezm", "ray", "torch", "numpy", "gymnasium", "mujoco", "dm-control")

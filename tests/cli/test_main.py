@@ -216,6 +216,29 @@ def test_a_failed_trial_exits_with_1_and_resumes_from_its_checkpoint(
     assert len(list(folder.glob("*/checkpoint_000002"))) == 2
 
 
+@pytest.mark.parametrize(
+    ("module", "fix"),
+    [("rllib_ezm.progress", "go on with commit d72cad0"), ("own_tasks", "PYTHONPATH")],
+)
+def test_an_experiment_of_a_missing_module_is_refused_in_one_line(
+    ppo_file: Path,
+    tmp_path: Path,
+    ray_cluster: None,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    fix: str,
+) -> None:
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "rllib_run.json").write_text("{}")
+    (folder / "tuner.pkl").write_bytes(f"c{module}\nSomething\n.".encode())
+    (folder / "experiment_state-2026-01-01_00-00-00.json").write_text("{}")
+    assert main(["train", "file", str(ppo_file), "--resume", str(folder)]) == 2
+    message = one_line_error(capsys)
+    assert f"written with the module {module}" in message
+    assert fix in message
+
+
 def test_a_trial_that_can_never_be_placed_is_refused(
     ppo_file: Path, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

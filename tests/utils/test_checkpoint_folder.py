@@ -75,10 +75,10 @@ def test_the_files_are_compared_with_the_manifest(checkpoint: Path) -> None:
 def test_a_manifest_that_cannot_be_read_is_an_error(checkpoint: Path) -> None:
     file = checkpoint / MANIFEST_FILE
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
-    with pytest.raises(UserError, match="has format 99.*the version that wrote it"):
+    with pytest.raises(UserError, match=r"has format 99.*the version that wrote it"):
         verify(checkpoint)
     file.write_text(json.dumps({"format": 2, "versions": {}, "files": {}}))
-    with pytest.raises(UserError, match="has format 2.*restore it with commit d72cad0"):
+    with pytest.raises(UserError, match=r"has format 2.*restore it with commit d72cad0"):
         verify(checkpoint)
     file.write_text("{")
     with pytest.raises(UserError, match=f"{MANIFEST_FILE} is damaged"):
