@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.tiny_model import ACTION_MASK, random_inputs, tiny_model
 
+from rllib_ezm.losses import head_mean_log_softmax, value_loss
 from rllib_ezm.models.unroll import Unroll, unroll_world_model
 from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
 from rllib_ezm.update.targets import Targets
@@ -232,3 +233,26 @@ def test_a_few_gradient_steps_lower_the_loss():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 5
+
+
+def test_path_consistency_bootstraps_from_the_mean_over_the_heads():
+    """Heads worth 0 and 20 at the next state, reward 2: the target is 2 + 0.5 * 10 = 7."""
+    model, unroll = unrolled()
+    heads = [0.0, 20.0, 10.0]  # V = 3, their mean is 10 and their minimum 0
+    value_logits = torch.stack(
+        [
+            (model.value_support.encode(torch.full((STEPS + 1, BATCH), v)) + 1e-12).log()
+            for v in heads
+        ],
+        dim=1,
+    )
+    reward_logits = (model.reward_support.encode(torch.full((STEPS, BATCH), 2.0)) + 1e-12).log()
+    unroll = unroll._replace(value_logits=value_logits, reward_logits=reward_logits)
+    targets = make_targets()._replace(alive=torch.ones(STEPS, BATCH))
+    found = loss_terms(model, unroll, targets, discount=0.5)["path_consistency"]
+    expected = value_loss(
+        head_mean_log_softmax(value_logits)[:-1],
+        model.value_support.encode(torch.full((STEPS, BATCH), 7.0)),
+        targets.transition_mask,
+    )
+    torch.testing.assert_close(found, expected)

@@ -8,6 +8,7 @@ from oracles.td_oracle import td_oracle
 
 from rllib_ezm.update.value_targets import (
     age_mixing_weight,
+    alive_mask,
     mix_values,
     state_masks,
     td_targets,
@@ -134,3 +135,10 @@ def test_mix_values_by_hand():
     # 0.25 * 8 + 0.75 * 4 = 5.
     mixed = mix_values(torch.tensor([0.25, 1.0, 0.0]), torch.tensor(8.0), torch.tensor(4.0))
     assert mixed.tolist() == [5.0, 8.0, 4.0]
+
+
+def test_alive_mask_by_hand():
+    # Two transitions, K = 3: the state after the second one is terminal in the first row only.
+    step_mask = torch.tensor([[1.0, 1.0, 0.0, 0.0]]).repeat(2, 1)
+    alive = alive_mask(step_mask, torch.tensor([1.0, 0.0]), unroll_steps=3)
+    assert alive.tolist() == [[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]
