@@ -233,7 +233,7 @@ class EZM(ResumableAlgorithm):
     def _log_metrics(
         self, *, elapsed: float, seconds: dict[str, float], env_steps: int, updates: int
     ) -> None:
-        """Counters, per-task scores and time shares; every key is described in the README."""
+        """Counters, per-task scores and time shares; see docs/reference/metrics.md."""
         log, statistics = self.metrics.log_value, self.task_statistics
         log("num_updates_lifetime", self.num_updates, reduce="item")
         log("normalized_score_mean", statistics.score_mean(), reduce="item")
