@@ -50,10 +50,8 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
 
     def rewritten(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(source, match[1]))
-        if target.startswith("docs/"):
-            target = target[len("docs/") :]
-        else:
-            target = PREFIX + target
+        inside = target.startswith("docs/")
+        target = target.removeprefix("docs/") if inside else PREFIX + target
         return posixpath.relpath(target, folder or ".")
 
     return LINK.sub(rewritten, markdown)
