@@ -19,7 +19,6 @@ PATTERNS = (
     "*.md",
     "LICENSE",
     "pyproject.toml",
-    ".ci/run",
     "results/**/*",
     "tuned_examples/*.py",
     "benchmarks/*.py",
