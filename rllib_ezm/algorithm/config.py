@@ -24,8 +24,8 @@ from rllib_ezm.tasks.spec import TaskSpec, resolve_task
 class EZMConfig(AlgorithmConfig):
     """Configuration of EZ-M (arXiv:2603.01452).
 
-    The defaults are the paper's values where it states them, and `DEVIATIONS.md` lists every place
-    where they are not.
+    The defaults are the paper's values where it states them;
+    `docs/explanation/deviations.md` lists every place where they are not.
 
     Example:
         >>> config = (
