@@ -123,15 +123,19 @@ def step_flops(model: WorldModel, batch: int) -> int:
     return batch * (6 * trained + 2 * fixed)
 
 
-def main() -> None:
-    """Measure and print; the last line holds the numbers that results quote."""
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="the sizes of ezm_dmc.py")
     parser.add_argument("--batch-size", type=int, help="512, or 66 with --small")
     parser.add_argument("--rounds", type=int, help="7, or 51 with --small")
     parser.add_argument("--core", type=int, help="CPU core to stay on; the last one by default")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print; the last line holds the numbers that results quote."""
+    args = parse_arguments()
     core = pin(args.core)
     torch.manual_seed(0)
 

@@ -39,12 +39,16 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
     return 1e3 * (time.perf_counter() - clock), 1e3 * (time.process_time() - cpu)
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=30)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     buffers: dict[str, Buffer] = {
         "local": make_buffer(NUM_TASKS, CAPACITY),
