@@ -13,6 +13,8 @@ import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 from ray.tune.trainable.trainable import _TrainingResult
@@ -90,3 +92,89 @@ class OpenLearner(TorchLearner):
     @override(TorchLearner)
     def _make_modules_ddp_if_necessary(self) -> None:
         self.join_learners()
+
+
+class OpenEnvRunner(SingleAgentEnvRunner):
+    """RLlib's `SingleAgentEnvRunner` whose episodes, seed and counters are within reach."""
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the next reset of all environments (private: `EnvRunner._seed`).
+
+        Without it, a restarted env runner would play the same episodes again.
+        """
+        seed: int | None = self._seed
+        return seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._seed = value
+
+    def reset_before_sampling(self) -> None:
+        """Let the next `sample` begin new episodes everywhere (private: `_needs_initial_reset`).
+
+        Without it, episodes from before a checkpoint or an evaluation would go on after it.
+        """
+        self._needs_initial_reset = True
+
+    def forget_ongoing_episodes(self) -> None:
+        """Drop the episodes under way (private: `_ongoing_episodes`); see above."""
+        self._ongoing_episodes = [None] * self.num_envs
+
+    def accept_older_weights(self) -> None:
+        """Take the next weights, whatever their age (private: `_weights_seq_no`).
+
+        Without it, env runners would keep weights of an abandoned future after a rollback.
+        """
+        self._weights_seq_no = 0
+
+    def before_episode(self, env_index: int, ongoing: list[SingleAgentEpisode | None]) -> Any:
+        """Called before an episode begins in a slot; what it returns goes to `after_episode_start`.
+
+        Overrides the private `_new_episode`, like `after_episode_start`: RLlib's callback
+        `on_episode_created` cannot change the environment. Without it, tasks could not be balanced.
+
+        Args:
+            env_index: The slot.
+            ongoing: Episode of each slot; that of this one is over, or None.
+        """
+
+    def after_episode_start(self, env_index: int, episode: SingleAgentEpisode, given: Any) -> None:
+        """Called with the new episode of a slot, before its environment is reset."""
+
+    def count_steps(self, num_steps: int) -> None:
+        """Called with the env steps of each step of the vector environment.
+
+        Overrides the private `_increase_sampled_metrics`. Without it, RLlib's count of env steps
+        would stand still within an iteration, and with it the schedules that follow it.
+        """
+
+    def translate_error(self, error: RuntimeError) -> BaseException:
+        """The exception to raise for one from a step of the vector environment.
+
+        Overrides the private `_try_env_step`, which hides the cause in a bare RuntimeError. Without
+        it, a failing environment would not be named.
+        """
+        return error
+
+    @override(SingleAgentEnvRunner)
+    def _new_episode(self, env_index: int, episodes: Any = None) -> None:
+        ongoing = episodes if episodes is not None else self._ongoing_episodes
+        given = self.before_episode(env_index, ongoing)
+        super()._new_episode(env_index, episodes)
+        self.after_episode_start(env_index, ongoing[env_index], given)
+
+    @override(SingleAgentEnvRunner)
+    def _increase_sampled_metrics(self, num_steps: int, num_episodes_completed: int) -> None:
+        super()._increase_sampled_metrics(num_steps, num_episodes_completed)
+        self.count_steps(num_steps)
+
+    @override(SingleAgentEnvRunner)
+    def _try_env_step(self, actions: Any) -> Any:
+        try:
+            return super()._try_env_step(actions)
+        except RuntimeError as error:
+            translated = self.translate_error(error)
+            if translated is error:
+                raise
+            raise translated from translated.__cause__
