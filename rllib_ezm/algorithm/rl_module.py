@@ -60,7 +60,8 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             del self.model.projector, self.model.predictor
         self.unroll_steps: int = config["unroll_steps"]
         self.train_precision: str = config["train_precision"]
-        self.random_steps: int = config["random_steps"]
+        self.latent_gradient_scale: float = config["latent_gradient_scale"]
+        self.random_steps: int = config["num_random_steps"]
         self._planner = self.planner(self.model)
         self.settings = make_settings(config["search"])
         self.evaluation_settings = make_settings(config["evaluation_search"])
@@ -141,7 +142,13 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         observations = batch["obs"][:, : self.unroll_steps + 1]
         actions = batch["actions"][:, : self.unroll_steps]
         with autocast(observations.device.type, self.train_precision):
-            unroll = unroll_world_model(self.model, observations, actions, batch["task_ids"])
+            unroll = unroll_world_model(
+                self.model,
+                observations,
+                actions,
+                batch["task_ids"],
+                latent_gradient_scale=self.latent_gradient_scale,
+            )
         return unroll._asdict()
 
     def _plan(self, batch: dict[str, Any], settings: SearchSettings | None) -> Plan:
