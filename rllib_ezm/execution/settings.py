@@ -42,6 +42,6 @@ class ExecutionSettings(SettingsGroup):
     )
     weight_transfer_dtype: Literal["float32", "bfloat16"] = setting(
         "float32",
-        "Type of the weights that are sent to env runners and reanalyze workers; bfloat16: "
-        "matrices travel at half their size.",
+        "Type of the weights that are sent to env runners and reanalyze workers; with "
+        '"bfloat16", matrices travel at half their size.',
     )

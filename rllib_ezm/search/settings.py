@@ -17,12 +17,7 @@ VALUE_REDUCTIONS: tuple[ValueReduction, ...] = get_args(ValueReduction)
 class BaseSearchSettings(SettingsGroup):
     """Sizes and constants that every search shares."""
 
-    num_simulations: int = setting(
-        32,
-        "S, model evaluations per root.",
-        at_least=1,
-        note="to act with the policy mean, do not search",
-    )
+    num_simulations: int = setting(32, "S, model evaluations per root.", at_least=1)
     num_candidates: int = setting(16, "N, sampled root actions.", at_least=1)
     policy_candidates: int = setting(
         4,
@@ -34,7 +29,8 @@ class BaseSearchSettings(SettingsGroup):
         3.0, "Inflation of the standard deviation of the other candidates.", above=0
     )
     root_prior: RootPrior = setting(
-        "uniform", "Prior logits of the candidates: equal, or their log-density under the policy."
+        "uniform",
+        'Prior logits of the candidates: "uniform", or their log-density under the "policy".',
     )
     use_gumbel_noise: bool = setting(False, "Add Gumbel noise to the root scores.")
     c_visit: float = setting(
@@ -85,12 +81,12 @@ class PlanningSettings(BaseSearchSettings):
         note="0 acts with the policy mean",
     )
     value_reduction: ValueReduction = setting(
-        "min2", "Mean of the value heads, or the minimum of two random ones."
+        "min2", 'The "mean" of the value heads, or "min2": the minimum of two random ones.'
     )
     value_clip_min: float | None = setting(None, "Lower bound of predicted values; None: no bound.")
     inference_precision: Precision = setting(
         "float32",
-        "Autocast of the search; auto: bfloat16 where the device has it natively.",
+        'Autocast of the search; "auto": bfloat16 where the device has it natively.',
     )
 
     def training_search(self, discount: float) -> SearchSettings:

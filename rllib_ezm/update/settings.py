@@ -49,8 +49,9 @@ class TrainingSettings(SettingsGroup):
     )
     value_mixing: Literal["variance", "age", "td", "search"] = setting(
         "variance",
-        "Which value target a sample gets: chosen by the variance of the value heads (paper 4.1), "
-        "by its age (released code), always n-step, or always the search's.",
+        "Value target of a sample: the search's or the n-step one, chosen by the "
+        '"variance" of the value heads (paper 4.1) or by its "age" (released code), or always '
+        'the n-step one ("td") or always the search\'s ("search").',
     )
     value_mixing_age: int = setting(
         200_000,
@@ -65,8 +66,7 @@ class TrainingSettings(SettingsGroup):
     )
     policy_loss: Literal["best_action", "distribution"] = setting(
         "best_action",
-        "Log-density of the best action (eq. 6), or cross-entropy to softmax(g) over the "
-        "candidates.",
+        '"best_action": its log-density (eq. 6); "distribution": cross-entropy to softmax(g).',
     )
     latent_gradient_scale: float = setting(
         0.5,
@@ -109,7 +109,7 @@ class TrainingSettings(SettingsGroup):
     )
     train_precision: Literal["float32", "bfloat16", "auto"] = setting(
         "float32",
-        "Autocast of the unroll; auto: bfloat16 where the device has it natively.",
+        'Autocast of the unroll; "auto": bfloat16 where the device has it natively.',
         note="float16 training would need loss scaling",
     )
     max_consecutive_nonfinite_updates: int = setting(

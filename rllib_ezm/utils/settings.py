@@ -151,7 +151,8 @@ def describe(group: type[Any]) -> list[Row]:
     rows = []
     for declared in settings_of(group).values():
         members = _members(declared.hint)
-        ranges = [_kind(member).range or str(declared.limits) for member in members]
+        not_none = [member for member in members if member is not type(None)]
+        ranges = [_kind(member).range or str(declared.limits) for member in not_none]
         if declared.note:
             ranges.append(declared.note)
         type_name = " | ".join(_kind(member).name for member in members)
@@ -225,7 +226,7 @@ def _is_range(value: Any) -> bool:
 
 
 _KINDS: dict[Any, _Kind] = {
-    type(None): _Kind("None", lambda value, _: value is None, lambda _: "None", "or None"),
+    type(None): _Kind("None", lambda value, _: value is None, lambda _: "None"),
     bool: _Kind("bool", lambda value, _: isinstance(value, bool), lambda _: "True or False"),
     int: _Kind(
         "int",
