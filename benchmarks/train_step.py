@@ -57,7 +57,9 @@ def main() -> None:
     spec = default_suite_model() if args.small else FULL
     size = args.batch_size or (66 if args.small else 64)
     rounds = args.rounds or (21 if args.small else 3)
-    settings = SearchSettings(8, 8) if args.small else SearchSettings()
+    settings = (
+        SearchSettings(num_simulations=8, num_candidates=8) if args.small else SearchSettings()
+    )
     model = WorldModel(spec)
     batch = replay_batch(spec, size)
     mask = torch.ones(spec.num_tasks, spec.action_dim)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.connector_v2 import ConnectorV2
@@ -14,14 +16,43 @@ from ray.rllib.utils.annotations import override
 from rllib_ezm.algorithm.cross_task import CrossTaskExploration
 from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.setters import (
+    GROUPS,
+    TrainingArguments,
+    check_names,
+    current_names,
+    renamed,
+    sets,
+)
 from rllib_ezm.algorithm.validation import check_settings
+from rllib_ezm.execution.settings import ExecutionSettings
+from rllib_ezm.models.settings import WorldModelSettings
 from rllib_ezm.replay.checks import required_bytes
+from rllib_ezm.replay.settings import ReplaySettings
+from rllib_ezm.search.settings import PlanningSettings
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
+from rllib_ezm.update.settings import TrainingSettings
+from rllib_ezm.utils.settings import defaults, settings_of
+
+GroupT = TypeVar("GroupT")
+
+RLLIB_TRAINING = inspect.signature(AlgorithmConfig.training).parameters.keys()
+"""Names of RLlib's own training settings."""
+
+if TYPE_CHECKING:
+
+    class _Attributes(
+        TrainingSettings, WorldModelSettings, PlanningSettings, ReplaySettings, ExecutionSettings
+    ):
+        """The types of the attributes that `EZMConfig.__init__` sets."""
+
+else:
+    _Attributes = object
 
 
-class EZMConfig(AlgorithmConfig):
+class EZMConfig(AlgorithmConfig, _Attributes):
     """Configuration of EZ-M (arXiv:2603.01452).
 
     The defaults are the paper's values where it states them;
@@ -41,9 +72,9 @@ class EZMConfig(AlgorithmConfig):
         from rllib_ezm.algorithm.ezm import EZM
 
         super().__init__(algo_class=algo_class or EZM)
-        self.env = ENV_NAME
+        self.env = ENV_NAME  # type: ignore[assignment]
         self.tasks([])
-        self.env_runner_cls = MultiTaskEnvRunner
+        self.env_runner_cls = MultiTaskEnvRunner  # type: ignore[assignment]
         self.num_env_runners = 0
         self.rollout_fragment_length = 10
         self.delay_between_env_runner_restarts_s = 1.0
@@ -54,91 +85,11 @@ class EZMConfig(AlgorithmConfig):
         self.evaluation_interval = None
         self.evaluation_duration = 5
         self.evaluation_config = AlgorithmConfig.overrides(explore=False)
-        self.custom_evaluation_function = evaluate_per_task
+        self.custom_evaluation_function = evaluate_per_task  # type: ignore[assignment]
 
-        # .training()
-        self.gamma = 0.99
-        self.lr = 1e-4
-        self._train_batch_size_per_learner = 512
-        self.grad_clip = 5.0
         self.grad_clip_by = "global_norm"
-        self.weight_decay = 2e-5
-        self.unroll_steps = 5
-        self.td_steps = 5
-        self.replay_ratio = 0.3
-        self.num_steps_sampled_before_learning_starts = 1000
-        self.num_random_steps = 1000
-        self.cross_task_probability = 0.0
-        self.weight_sync_interval = 5
-        self.value_mixing = "variance"
-        self.value_mixing_age = 200_000
-        self.value_mixing_start = 50_000
-        self.variance_window_decay = 0.999
-        self.policy_loss = "best_action"
-        self.reward_loss_coeff = 1.0
-        self.value_loss_coeff = 0.25
-        self.policy_loss_coeff = 1.0
-        self.temporal_consistency_coeff = 5.0
-        self.path_consistency_coeff = 0.25
-        self.entropy_coeff = 0.0
-        self.squashed_entropy = False
-        self.target_tau = 0.001
-        self.target_period = 1
-        self.reanalyze_ratio = 1.0
-        self.replayed_candidate = False
-        self.train_precision = "float32"
-        self.latent_gradient_scale = 0.5
-        self.max_consecutive_nonfinite_updates = 10
-
-        # .world_model()
-        self.latent_dim = 512
-        self.embedding_dim = 128
-        self.action_embedding_dim = 64
-        self.num_blocks = 3
-        self.num_value_heads = 5
-        self.head_dim = 512
-        self.projection_dim = 1024
-        self.num_bins = 51
-        self.reward_support = (-299.0, 299.0)
-        self.value_support = (-299.0, 299.0)
-        self.log_std_min = -10.0
-        self.log_std_max = 2.0
-        self.task_embedding = ("rep", "dyn", "rew", "vp")
-
-        # .search()
-        self.num_simulations = 32
-        self.num_candidates = 16
-        self.policy_candidates = 4
-        self.wide_std_factor = 3.0
-        self.root_prior = "uniform"
-        self.use_gumbel_noise = False
-        self.minmax_delta = 0.01
-        self.wide_candidates_at_eval = False
-        self.num_simulations_at_eval: int | None = None
-        self.value_reduction = "min2"
-        self.value_clip_min: float | None = None
-        self.inference_precision = "float32"
-
-        # .replay()
-        self.capacity_per_task = 1_000_000
-        self.independent_replay = True
-        self.priority_alpha = 1.0
-        self.priority_beta = 1.0
-        self.min_importance_weight = 0.1
-        self.max_replay_bytes: int | None = 16 * 2**30
-        self.store_buffer_in_checkpoints = True
-        self.num_replay_actors = 0
-        self.num_cpus_per_replay_actor = 1
-
-        # .asynchrony()
-        self.asynchronous = False
-        self.num_reanalyze_workers = 0
-        self.num_cpus_per_reanalyze_worker = 1
-        self.num_gpus_per_reanalyze_worker = 0
-        self.max_queued_batches = 4
-        self.max_updates_behind = 50
-        self.max_weight_age = 100
-        self.weight_transfer_dtype = "float32"
+        for name, group in GROUPS.items():
+            getattr(self, name)(**defaults(group))
 
     def tasks(
         self,
@@ -179,218 +130,55 @@ class EZMConfig(AlgorithmConfig):
         return self
 
     @override(AlgorithmConfig)
-    def training(
-        self,
-        *,
-        weight_decay: float = NotProvided,
-        unroll_steps: int = NotProvided,
-        td_steps: int = NotProvided,
-        replay_ratio: float = NotProvided,
-        num_steps_sampled_before_learning_starts: int = NotProvided,
-        num_random_steps: int = NotProvided,
-        cross_task_probability: float = NotProvided,
-        weight_sync_interval: int = NotProvided,
-        value_mixing: str = NotProvided,
-        value_mixing_age: int = NotProvided,
-        value_mixing_start: int = NotProvided,
-        variance_window_decay: float = NotProvided,
-        policy_loss: str = NotProvided,
-        reward_loss_coeff: float = NotProvided,
-        value_loss_coeff: float = NotProvided,
-        policy_loss_coeff: float = NotProvided,
-        temporal_consistency_coeff: float = NotProvided,
-        path_consistency_coeff: float = NotProvided,
-        entropy_coeff: float = NotProvided,
-        squashed_entropy: bool = NotProvided,
-        target_tau: float = NotProvided,
-        target_period: int = NotProvided,
-        reanalyze_ratio: float = NotProvided,
-        replayed_candidate: bool = NotProvided,
-        train_precision: str = NotProvided,
-        max_consecutive_nonfinite_updates: int = NotProvided,
-        **kwargs: Any,
+    @sets(TrainingArguments)
+    def training(  # type: ignore[override]
+        self, **settings: Any
     ) -> EZMConfig:
-        """Set the training settings; RLlib's own (`lr`, `gamma`, `grad_clip`, ...) go in `kwargs`.
+        """Set the settings of training; RLlib's other training settings are passed on to it."""
+        own = settings_of(TrainingSettings).keys() - RLLIB_TRAINING
+        super().training(**{name: settings[name] for name in settings.keys() - own})
+        return self._set("training", {name: settings[name] for name in settings.keys() & own})
 
-        Args:
-            weight_decay: L2 coefficient of Adam (coupled).
-            unroll_steps: K, imagined steps per update.
-            td_steps: n of the n-step value target.
-            replay_ratio: Updates per env step (decision, summed over the tasks), counted from the
-                start of learning; enforced, so that results do not depend on the machine's speed.
-            num_steps_sampled_before_learning_starts: Env steps (all tasks) before the first update.
-            num_random_steps: Env steps (all tasks) with uniformly random actions.
-            cross_task_probability: Share of the training decisions that are another task's, of
-                equal observation and action dims, in stretches of 100 decisions in the mean.
-            weight_sync_interval: Updates between two weight transfers to the env runners.
-            value_mixing: "variance" (paper 4.1), "age" (released code), "td" or "search".
-            value_mixing_age: "age": samples older than this many transitions use the search value.
-            value_mixing_start: "age": updates before any search value is used.
-            variance_window_decay: "variance": decay of the running range per update.
-            policy_loss: "best_action" (eq. 6) or "distribution" (cross-entropy to softmax(g)).
-            reward_loss_coeff: Weight of the reward cross-entropy.
-            value_loss_coeff: Weight of the value cross-entropy.
-            policy_loss_coeff: Weight of the policy loss.
-            temporal_consistency_coeff: Weight of the SimSiam loss.
-            path_consistency_coeff: Weight of path consistency (eq. 8); 0 switches it off.
-            entropy_coeff: Entropy bonus; negative minimises entropy, as the released code does.
-            squashed_entropy: Take the entropy of the actions, whose bonus keeps the mean from
-                saturating, instead of the entropy before tanh, which does not depend on it.
-            target_tau: EMA step of the target network, in (0, 1].
-            target_period: Updates between two EMA steps.
-            reanalyze_ratio: Share of each batch that is searched anew.
-            replayed_candidate: The action that was taken in a replayed state, by whatever policy,
-                is one of its candidates when it is searched anew.
-            train_precision: "float32", "bfloat16" autocast of the unroll, or "auto": bfloat16 where
-                the device has it natively.
-            max_consecutive_nonfinite_updates: An update with a non-finite loss or gradient is
-                skipped and counted (`skipped_updates`); so many in a row end the training with an
-                error that names the loss terms and tasks.
-            **kwargs: Settings of `AlgorithmConfig.training`.
-        """
-        own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
-        super().training(**kwargs)
-        return self._set(own)
+    @sets(WorldModelSettings)
+    def world_model(self, **settings: Any) -> EZMConfig:
+        """Set the sizes of the world model (Table 4)."""
+        return self._set("world_model", settings)
 
-    def world_model(
-        self,
-        *,
-        latent_dim: int = NotProvided,
-        embedding_dim: int = NotProvided,
-        action_embedding_dim: int = NotProvided,
-        num_blocks: int = NotProvided,
-        num_value_heads: int = NotProvided,
-        head_dim: int = NotProvided,
-        projection_dim: int = NotProvided,
-        num_bins: int = NotProvided,
-        reward_support: tuple[float, float] = NotProvided,
-        value_support: tuple[float, float] = NotProvided,
-        log_std_min: float = NotProvided,
-        log_std_max: float = NotProvided,
-        task_embedding: Sequence[str] = NotProvided,
-    ) -> EZMConfig:
-        """Set the sizes of the world model (Table 4).
+    @sets(PlanningSettings)
+    def search(self, **settings: Any) -> EZMConfig:
+        """Set the Gumbel search (section 3.2)."""
+        return self._set("search", settings)
 
-        Args:
-            latent_dim: H.
-            embedding_dim: E.
-            action_embedding_dim: Width of the reward model's action encoder.
-            num_blocks: Residual blocks per trunk.
-            num_value_heads: V.
-            head_dim: Hidden width of the reward, value and policy heads.
-            projection_dim: Hidden width of the SimSiam projector and predictor.
-            num_bins: Q, atoms of the categorical supports.
-            reward_support: Range of representable rewards per decision; overflow is counted.
-            value_support: Range of representable discounted returns.
-            log_std_min: Lower bound of the policy's log standard deviation.
-            log_std_max: Upper bound; an untrained policy sits in the middle of the two.
-            task_embedding: Where the embedding enters: any of "rep", "dyn", "rew", "vp".
-        """
-        return self._set({k: v for k, v in locals().items() if k != "self"})
+    @sets(ReplaySettings)
+    def replay(self, **settings: Any) -> EZMConfig:
+        """Set the replay buffer (section 4.2)."""
+        return self._set("replay", settings)
 
-    def search(
-        self,
-        *,
-        num_simulations: int = NotProvided,
-        num_candidates: int = NotProvided,
-        policy_candidates: int = NotProvided,
-        wide_std_factor: float = NotProvided,
-        root_prior: str = NotProvided,
-        use_gumbel_noise: bool = NotProvided,
-        minmax_delta: float = NotProvided,
-        wide_candidates_at_eval: bool = NotProvided,
-        num_simulations_at_eval: int | None = NotProvided,
-        value_reduction: str = NotProvided,
-        value_clip_min: float | None = NotProvided,
-        inference_precision: str = NotProvided,
-    ) -> EZMConfig:
-        """Set the Gumbel search (section 3.2).
-
-        Args:
-            num_simulations: S.
-            num_candidates: N, sampled root actions.
-            policy_candidates: How many of them have the policy's own standard deviation.
-            wide_std_factor: Inflation of the standard deviation of the others.
-            root_prior: "uniform" or "policy".
-            use_gumbel_noise: Gumbel noise on the root scores.
-            minmax_delta: Smallest range, in units of return, that the Q of a search are stretched
-                from to [0, 1]: differences far below it do not count. With the default even noise
-                of a hundredth is preferred as if it were everything.
-            wide_candidates_at_eval: Keep the inflated candidates in evaluation.
-            num_simulations_at_eval: S in evaluation; 0 acts with the policy mean; None: as above.
-            value_reduction: "min2" (minimum of two random heads) or "mean".
-            value_clip_min: Lower bound of predicted values; None for no bound.
-            inference_precision: "float32", "bfloat16" or "float16" autocast of the search, or
-                "auto": bfloat16 where the device has it natively.
-        """
-        return self._set({k: v for k, v in locals().items() if k != "self"})
-
-    def replay(
-        self,
-        *,
-        capacity_per_task: int = NotProvided,
-        independent_replay: bool = NotProvided,
-        priority_alpha: float = NotProvided,
-        priority_beta: float = NotProvided,
-        min_importance_weight: float = NotProvided,
-        max_replay_bytes: int | None = NotProvided,
-        store_buffer_in_checkpoints: bool = NotProvided,
-        num_replay_actors: int = NotProvided,
-        num_cpus_per_replay_actor: float = NotProvided,
-    ) -> EZMConfig:
-        """Set the replay buffer (section 4.2).
-
-        Args:
-            capacity_per_task: Transitions kept per task.
-            independent_replay: One ring per task (IER); False: one shared ring.
-            priority_alpha: Exponent of the priorities.
-            priority_beta: Exponent of the importance weights.
-            min_importance_weight: Floor of the max-normalized importance weights.
-            max_replay_bytes: Budget in bytes; training refuses to start above it. None: no limit.
-            store_buffer_in_checkpoints: Write the buffer into checkpoints.
-            num_replay_actors: Processes that hold the rings of a group of tasks each, possibly on
-                other machines; 0: all are in the algorithm's process.
-            num_cpus_per_replay_actor: Ray's CPUs of each.
-        """
-        return self._set({k: v for k, v in locals().items() if k != "self"})
-
-    def asynchrony(
-        self,
-        asynchronous: bool = NotProvided,
-        *,
-        num_reanalyze_workers: int = NotProvided,
-        num_cpus_per_reanalyze_worker: float = NotProvided,
-        num_gpus_per_reanalyze_worker: float = NotProvided,
-        max_queued_batches: int = NotProvided,
-        max_updates_behind: int = NotProvided,
-        max_weight_age: int = NotProvided,
-        weight_transfer_dtype: str = NotProvided,
-    ) -> EZMConfig:
+    @sets(ExecutionSettings)
+    def asynchrony(self, **settings: Any) -> EZMConfig:
         """Collect, reanalyze and learn at the same time (Figure 2(D)) or one after the other.
 
         The replay ratio is enforced in both. Asynchronous training needs processes:
         `.env_runners(num_env_runners=...)` and `.learners(num_learners=...)` of at least 1.
-
-        Args:
-            asynchronous: At the same time.
-            num_reanalyze_workers: Processes that make the targets; 0: the learners do.
-            num_cpus_per_reanalyze_worker: Ray's CPUs of each.
-            num_gpus_per_reanalyze_worker: Ray's GPUs of each; a fraction shares one.
-            max_queued_batches: Batches sampled and not yet learned from; bounds the age of targets
-                and priorities.
-            max_updates_behind: Env runners pause where more updates are due than this.
-            max_weight_age: Updates that the learners may make while an env runner acts with the
-                weights from before them; then they wait for it.
-            weight_transfer_dtype: "float32", or "bfloat16": matrices travel to env runners and
-                reanalyze workers at half their size.
         """
-        return self._set({k: v for k, v in locals().items() if k != "self"})
+        return self._set("asynchrony", settings)
+
+    weights_on_the_wire = renamed("weights_on_the_wire")
+
+    def group(self, kind: type[GroupT]) -> GroupT:
+        """The present values of a group of settings.
+
+        Raises:
+            ValueError: If one of them is out of range.
+        """
+        values = {name: getattr(self, name) for name in settings_of(kind)}
+        return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
 
     @override(AlgorithmConfig)
     def build_env_to_module_connector(
         self, env: Any = None, spaces: Any = None, device: Any = None
     ) -> ConnectorV2:
-        pipeline = super().build_env_to_module_connector(env, spaces, device)
+        pipeline: Any = super().build_env_to_module_connector(env, spaces, device)
         if self.cross_task_probability:
             pipeline.prepend(CrossTaskExploration(self.get_task_set(), self.cross_task_probability))
         return pipeline
@@ -480,50 +268,23 @@ class EZMConfig(AlgorithmConfig):
     @override(AlgorithmConfig)
     def _model_config_auto_includes(self) -> dict[str, Any]:
         tasks = self.get_task_set()
-        search = {
-            "num_simulations": self.num_simulations,
-            "num_candidates": self.num_candidates,
-            "policy_candidates": self.policy_candidates,
-            "wide_std_factor": self.wide_std_factor,
-            "root_prior": self.root_prior,
-            "use_gumbel_noise": self.use_gumbel_noise,
-            "minmax_delta": self.minmax_delta,
-            "discount": self.gamma,
-        }
-        evaluation_search = search | {
-            "use_gumbel_noise": False,
-            "wide_candidates": self.wide_candidates_at_eval,
-        }
-        if self.num_simulations_at_eval is not None:
-            evaluation_search["num_simulations"] = self.num_simulations_at_eval
-        return super()._model_config_auto_includes | {
+        training, planning = self.group(TrainingSettings), self.group(PlanningSettings)
+        search = asdict(planning.training_search(self.gamma))
+        return {
+            **super()._model_config_auto_includes,
+            **asdict(planning),
+            "num_random_steps": training.num_random_steps,
+            "variance_window_decay": training.variance_window_decay,
             "obs_dims": list(tasks.obs_dims),
             "action_dims": list(tasks.action_dims),
-            "world_model": {
-                "latent_dim": self.latent_dim,
-                "embedding_dim": self.embedding_dim,
-                "action_embedding_dim": self.action_embedding_dim,
-                "num_blocks": self.num_blocks,
-                "num_value_heads": self.num_value_heads,
-                "head_dim": self.head_dim,
-                "projection_dim": self.projection_dim,
-                "num_bins": self.num_bins,
-                "reward_support": tuple(self.reward_support),
-                "value_support": tuple(self.value_support),
-                "log_std_min": self.log_std_min,
-                "log_std_max": self.log_std_max,
-                "task_embedding": tuple(self.task_embedding),
-            },
+            "world_model": asdict(self.group(WorldModelSettings)),
             "search": search,
-            "evaluation_search": evaluation_search,
-            "random_steps": self.num_random_steps,
-            "variance_window_decay": self.variance_window_decay,
-            "value_reduction": self.value_reduction,
-            "value_clip_min": self.value_clip_min,
-            "inference_precision": self.inference_precision,
+            "evaluation_search": search | planning.evaluation_changes(),
         }
 
-    def _set(self, values: dict[str, Any]) -> EZMConfig:
+    def _set(self, setter: str, values: dict[str, Any]) -> EZMConfig:
+        values = current_names(values)
+        check_names(setter, values)
         for name, value in values.items():
             if value is not NotProvided:
                 setattr(self, name, value)

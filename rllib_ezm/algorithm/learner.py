@@ -13,6 +13,7 @@ from ray.rllib.utils.annotations import override
 from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 from rllib_ezm.execution.reanalyze_worker import make_reanalyzer
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
+from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.update.step import GradientStep, StepOutput, make_optimizer
 from rllib_ezm.utils.allocator import keep_freed_memory
 from rllib_ezm.utils.ray_internals import OpenLearner
@@ -44,7 +45,7 @@ class EZMTorchLearner(OpenLearner):
             module.variance_window,
             module.action_mask,
             config.get_task_set().names,
-            config,
+            config.group(TrainingSettings),
             self.collective,
         )
 

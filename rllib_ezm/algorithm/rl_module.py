@@ -57,7 +57,7 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         if self.inference_only:
             # RLlib 2.60 removes only top-level attributes of `get_non_inference_attributes`.
             del self.model.projector, self.model.predictor
-        self.random_steps: int = config["random_steps"]
+        self.random_steps: int = config["num_random_steps"]
         self._planner = self.planner(self.model)
         self.settings = make_settings(config["search"])
         self.evaluation_settings = make_settings(config["evaluation_search"])

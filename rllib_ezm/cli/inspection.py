@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -18,10 +18,12 @@ from rich.table import Table
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.evaluation import load_config
+from rllib_ezm.algorithm.setters import GROUPS
 from rllib_ezm.execution.checkpointing import EZM_STATE, REPLAY
 from rllib_ezm.replay.storage import load_state
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, package_versions, verify
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.settings import defaults
 
 NOT_SETTINGS = ("env_config", "_rl_module_spec", "algo_class", "class", "simple_optimizer")
 """Not listed as changes: the tasks have a table of their own, the rest RLlib fills in itself."""
@@ -48,6 +50,22 @@ class TaskSummary:
     fill: float | None
 
 
+class ChangedSetting(NamedTuple):
+    """A setting whose value is not its default.
+
+    Attributes:
+        group: The setter of `EZMConfig` that sets it, or "RLlib" if it is none of EZ-M's settings.
+        name: Its name.
+        value: Its value.
+        default: Its default.
+    """
+
+    group: str
+    name: str
+    value: Any
+    default: Any
+
+
 @dataclass(frozen=True)
 class CheckpointSummary:
     """A checkpoint whose files are all as they were written.
@@ -57,7 +75,7 @@ class CheckpointSummary:
         written: When.
         counters: Name -> number: iterations, env steps, updates, ...
         tasks: One row per task.
-        changed: Setting -> (value, default), where they differ.
+        changed: The settings that differ from their default.
         sizes: Part of the checkpoint -> bytes on disk.
         versions: Package -> (version that wrote it, version installed here).
     """
@@ -66,7 +84,7 @@ class CheckpointSummary:
     written: datetime
     counters: dict[str, int]
     tasks: tuple[TaskSummary, ...]
-    changed: dict[str, tuple[Any, Any]]
+    changed: tuple[ChangedSetting, ...]
     sizes: dict[str, int]
     versions: dict[str, tuple[str, str]]
 
@@ -98,8 +116,11 @@ class CheckpointSummary:
         )
         yield _table(
             "Settings that differ from the default",
-            ("setting", "value", "default"),
-            [(name, repr(value), repr(old)) for name, (value, old) in self.changed.items()],
+            ("set by", "setting", "value", "default"),
+            [
+                (changed.group, changed.name, repr(changed.value), repr(changed.default))
+                for changed in self.changed
+            ],
         )
         yield _table(
             "Size on disk",
@@ -145,14 +166,21 @@ def inspect_checkpoint(path: Path) -> CheckpointSummary:
     )
 
 
-def changed_settings(config: AlgorithmConfig) -> dict[str, tuple[Any, Any]]:
-    """Settings of an EZMConfig that differ from their default: name -> (value, default)."""
-    values, defaults = config.to_dict(), EZMConfig().to_dict()
-    return {
-        name.removeprefix("_"): (value, defaults.get(name))
+def changed_settings(config: EZMConfig) -> tuple[ChangedSetting, ...]:
+    """Settings that differ from their default: EZ-M's groups first, then the rest of RLlib's."""
+    own = [
+        ChangedSetting(setter, name, getattr(config, name), default)
+        for setter, group in GROUPS.items()
+        for name, default in defaults(group).items()
+    ]
+    names = {setting.name for setting in own}
+    values, unchanged = config.to_dict(), EZMConfig().to_dict()
+    others = [
+        ChangedSetting("RLlib", name, value, unchanged.get(name))
         for name, value in sorted(values.items())
-        if name not in NOT_SETTINGS and repr(value) != repr(defaults.get(name))
-    }
+        if name not in NOT_SETTINGS and name.removeprefix("_") not in names
+    ]
+    return tuple(item for item in own + others if repr(item.value) != repr(item.default))
 
 
 def _tasks(
@@ -205,7 +233,7 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) ->
     """A table whose first column is text."""
     table = Table(title=title, title_justify="left")
     for index, name in enumerate(columns):
-        is_text = index == 0 or columns[0] in ("setting", "package")
+        is_text = index == 0 or columns[0] in ("set by", "package")
         table.add_column(name, justify="left" if is_text else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -20,6 +20,7 @@ def make_replay_buffer(config: Any) -> ReplayBuffer:
         "td_steps": config.td_steps,
         "priority_alpha": config.priority_alpha,
         "priority_beta": config.priority_beta,
+        "priority_epsilon": config.priority_epsilon,
         "min_weight": config.min_importance_weight,
         "max_bytes": config.max_replay_bytes,
         "seed": config.seed,

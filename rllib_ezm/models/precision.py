@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+Precision = Literal["float32", "bfloat16", "float16", "auto"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @functools.cache

@@ -25,60 +25,27 @@ from rllib_ezm.models.blocks import (
 from rllib_ezm.models.categorical import CategoricalSupport
 from rllib_ezm.models.normalizer import ObservationNormalizer
 from rllib_ezm.models.policy_distribution import bound_log_std
+from rllib_ezm.models.settings import WorldModelSettings
 from rllib_ezm.models.step_batch_norm import StepBatchNorm
-
-EMBEDDING_SITES = ("rep", "dyn", "rew", "vp")
+from rllib_ezm.utils.settings import check_value
 
 
 @dataclass(frozen=True)
-class WorldModelSpec:
-    """Sizes and switches of a `WorldModel`; the defaults are the paper's Table 4.
+class WorldModelSpec(WorldModelSettings):
+    """Sizes and switches of a `WorldModel` for some tasks.
 
     Raises:
-        ValueError: If a size is not positive or `task_embedding` names an unknown site.
+        ValueError: If a size is not positive or a setting is out of range.
     """
 
     obs_dim: int
     action_dim: int
     num_tasks: int
-    latent_dim: int = 512
-    embedding_dim: int = 128
-    action_embedding_dim: int = 64
-    num_blocks: int = 3
-    num_value_heads: int = 5
-    head_dim: int = 512
-    projection_dim: int = 1024
-    num_bins: int = 51
-    reward_support: tuple[float, float] = (-299.0, 299.0)
-    value_support: tuple[float, float] = (-299.0, 299.0)
-    log_std_min: float = -10.0
-    log_std_max: float = 2.0
-    task_embedding: tuple[str, ...] = EMBEDDING_SITES
 
     def __post_init__(self) -> None:
-        for name in (
-            "obs_dim",
-            "action_dim",
-            "num_tasks",
-            "latent_dim",
-            "embedding_dim",
-            "action_embedding_dim",
-            "num_blocks",
-            "num_value_heads",
-            "head_dim",
-            "projection_dim",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        unknown = set(self.task_embedding) - set(EMBEDDING_SITES)
-        if unknown:
-            raise ValueError(
-                f"task_embedding has unknown sites {sorted(unknown)}; choose from {EMBEDDING_SITES}"
-            )
-        if self.log_std_min >= self.log_std_max:
-            raise ValueError(
-                f"log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}"
-            )
+        super().__post_init__()
+        for name in ("obs_dim", "action_dim", "num_tasks"):
+            check_value(name, getattr(self, name), int, at_least=1)
 
     def embedding_width(self, site: str) -> int:
         """Width that the task embedding adds to the input of a sub-network (0 if off)."""

@@ -24,9 +24,7 @@ from rllib_ezm.search.gumbel import (
     draw_noise,
     gumbel_search,
 )
-from rllib_ezm.search.settings import SearchSettings
-
-VALUE_REDUCTIONS = ("mean", "min2")
+from rllib_ezm.search.settings import VALUE_REDUCTIONS, SearchSettings
 
 
 class Plan(NamedTuple):

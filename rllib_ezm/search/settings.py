@@ -1,66 +1,106 @@
-"""Sizes and constants of a search, and their checks."""
+"""Settings of one search, and of all that plan with the world model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
-ROOT_PRIORS = ("uniform", "policy")
+from rllib_ezm.models.precision import Precision
+from rllib_ezm.utils.settings import SettingsGroup, setting, settings_of
+
+RootPrior = Literal["uniform", "policy"]
+ValueReduction = Literal["mean", "min2"]
+VALUE_REDUCTIONS: tuple[ValueReduction, ...] = get_args(ValueReduction)
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """Sizes and constants of a search.
+@dataclass(frozen=True, kw_only=True)
+class BaseSearchSettings(SettingsGroup):
+    """Sizes and constants that every search shares."""
 
-    Attributes:
-        num_simulations: S, model evaluations per root.
-        num_candidates: N, sampled root actions.
-        policy_candidates: How many of them have the policy's own standard deviation.
-        wide_std_factor: Inflation of the standard deviation of the others.
-        root_prior: "uniform", or "policy" for the candidates' log-density.
-        use_gumbel_noise: Add Gumbel noise to the root scores.
-        wide_candidates: False gives every candidate and child the policy's own deviation.
-        discount: Discount of one step.
-        c_visit: Visit offset of `sigma`.
-        c_scale: Scale of `sigma`.
-        minmax_delta: Floor of the min-max range, in units of return.
+    num_simulations: int = setting(32, "S, model evaluations per root.", at_least=1)
+    num_candidates: int = setting(16, "N, sampled root actions.", at_least=1)
+    policy_candidates: int = setting(
+        4,
+        "How many of the candidates have the policy's own standard deviation.",
+        at_least=0,
+        note="at most num_candidates",
+    )
+    wide_std_factor: float = setting(
+        3.0, "Inflation of the standard deviation of the other candidates.", above=0
+    )
+    root_prior: RootPrior = setting(
+        "uniform",
+        'Prior logits of the candidates: "uniform", or their log-density under the "policy".',
+    )
+    use_gumbel_noise: bool = setting(False, "Add Gumbel noise to the root scores.")
+    c_visit: float = setting(
+        50.0,
+        "Visits added in sigma(q) = (c_visit + most visits) * c_scale * q of the completed Q.",
+        at_least=0,
+    )
+    c_scale: float = setting(0.1, "Scale of sigma, see c_visit.", at_least=0)
+    minmax_delta: float = setting(
+        0.01,
+        "Smallest range of the Q of a search, in units of return, that is stretched to [0, 1]; "
+        "differences far below it do not count.",
+        above=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.policy_candidates > self.num_candidates:
+            raise ValueError(
+                f"policy_candidates={self.policy_candidates}: use a number from 0 to "
+                f"num_candidates={self.num_candidates}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(BaseSearchSettings):
+    """Sizes and constants of one search.
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
-    num_simulations: int = 32
-    num_candidates: int = 16
-    policy_candidates: int = 4
-    wide_std_factor: float = 3.0
-    root_prior: str = "uniform"
-    use_gumbel_noise: bool = False
-    wide_candidates: bool = True
-    discount: float = 0.99
-    c_visit: float = 50.0
-    c_scale: float = 0.1
-    minmax_delta: float = 0.01
+    wide_candidates: bool = setting(
+        True, "False gives every candidate and child the policy's own standard deviation."
+    )
+    discount: float = setting(0.99, "Discount of one step.", at_least=0, at_most=1)
 
-    def __post_init__(self) -> None:
-        """Check every range."""
-        if self.num_simulations < 1:
-            raise ValueError(
-                f"num_simulations={self.num_simulations} is not a search: use >= 1, or act with "
-                "the policy mean instead of searching"
-            )
-        if self.num_candidates < 1:
-            raise ValueError(f"num_candidates={self.num_candidates}: use >= 1")
-        if not 0 <= self.policy_candidates <= self.num_candidates:
-            raise ValueError(
-                f"policy_candidates={self.policy_candidates}: use a number from 0 to "
-                f"num_candidates={self.num_candidates}"
-            )
-        if self.root_prior not in ROOT_PRIORS:
-            raise ValueError(f"root_prior={self.root_prior!r}: use one of {ROOT_PRIORS}")
-        if not 0.0 <= self.discount <= 1.0:
-            raise ValueError(f"discount={self.discount}: use a number in [0, 1]")
-        for name in ("wide_std_factor", "minmax_delta"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name}={getattr(self, name)}: use a number > 0")
-        for name in ("c_visit", "c_scale"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name}={getattr(self, name)}: use a number >= 0")
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningSettings(BaseSearchSettings):
+    """The searches of training and evaluation, and how they read the model."""
+
+    wide_candidates_at_eval: bool = setting(False, "Keep the inflated candidates in evaluation.")
+    num_simulations_at_eval: int | None = setting(
+        None,
+        "S in evaluation; None: num_simulations.",
+        at_least=0,
+        note="0 acts with the policy mean",
+    )
+    value_reduction: ValueReduction = setting(
+        "min2", 'The "mean" of the value heads, or "min2": the minimum of two random ones.'
+    )
+    value_clip_min: float | None = setting(None, "Lower bound of predicted values; None: no bound.")
+    inference_precision: Precision = setting(
+        "float32",
+        'Autocast of the search; "auto": bfloat16 where the device has it natively.',
+    )
+
+    def training_search(self, discount: float) -> SearchSettings:
+        """The search of acting and reanalysis."""
+        values = asdict(self)
+        shared = {name: values[name] for name in settings_of(BaseSearchSettings)}
+        return SearchSettings(discount=discount, **shared)
+
+    def evaluation_changes(self) -> dict[str, Any]:
+        """Where the search of evaluation differs from `training_search`; 0 simulations: none."""
+        changes: dict[str, Any] = {
+            "use_gumbel_noise": False,
+            "wide_candidates": self.wide_candidates_at_eval,
+        }
+        if self.num_simulations_at_eval is not None:
+            changes["num_simulations"] = self.num_simulations_at_eval
+        return changes

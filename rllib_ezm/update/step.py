@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -21,12 +21,10 @@ from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.update.nonfinite import NonFiniteGuard
 from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
 from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.update.target_network import TargetNetwork
 from rllib_ezm.update.targets import Metrics, TargetBuilder, Targets, ValueMixing
 from rllib_ezm.update.variance_window import VarianceWindow
-
-if TYPE_CHECKING:
-    from rllib_ezm.update.settings import TrainingSettings
 
 Batch = Mapping[str, torch.Tensor]
 

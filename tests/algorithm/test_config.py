@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
@@ -14,6 +13,8 @@ from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.algorithm.learner import EZMTorchLearner
 from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
+from rllib_ezm.algorithm.setters import GROUPS
+from rllib_ezm.utils.settings import settings_of
 
 # Wrong values of every setting, and what the message must say besides the setting's name.
 WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
@@ -30,6 +31,7 @@ WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
     "value_mixing_start": ([-1], "integer >= 0"),
     "variance_window_decay": ([0.0, 1.0, None], r"in \(0, 1\)"),
     "policy_loss": (["mle"], "best_action.*distribution"),
+    "latent_gradient_scale": ([-0.1, 1.5, None], r"\[0, 1\]"),
     "reward_loss_coeff": ([-1.0], ">= 0"),
     "value_loss_coeff": ([-1.0, None], ">= 0|finite number"),
     "policy_loss_coeff": ([-1.0], ">= 0"),
@@ -73,6 +75,8 @@ WRONG_SEARCH: dict[str, tuple[list[Any], str]] = {
     "wide_std_factor": ([0.0, None], "> 0|finite number"),
     "root_prior": (["gaussian"], "uniform.*policy"),
     "use_gumbel_noise": (["yes", 1], "True or False"),
+    "c_visit": ([-1.0, None], ">= 0"),
+    "c_scale": ([-0.1, math.inf], ">= 0"),
     "minmax_delta": ([0.0, None], "> 0|finite number"),
     "wide_candidates_at_eval": ([None], "True or False"),
     "num_simulations_at_eval": ([-1, 1.5], "integer >= 0, or None"),
@@ -85,6 +89,7 @@ WRONG_REPLAY: dict[str, tuple[list[Any], str]] = {
     "independent_replay": (["no"], "True or False"),
     "priority_alpha": ([-0.1, 1.1], r"\[0, 1\]"),
     "priority_beta": ([-0.1, 1.1, None], r"\[0, 1\]|finite number"),
+    "priority_epsilon": ([0.0, -1e-6, "1e-6"], "> 0"),
     "min_importance_weight": ([-0.1, 1.1], r"\[0, 1\]"),
     "max_replay_bytes": ([0, 1e9], "integer >= 1, or None"),
     "store_buffer_in_checkpoints": ([1], "True or False"),
@@ -132,8 +137,7 @@ def small_config() -> EZMConfig:
 
 
 def own_settings(section: str) -> set[str]:
-    parameters = inspect.signature(getattr(EZMConfig, section)).parameters
-    return set(parameters) - {"self", "kwargs"}
+    return set(settings_of(GROUPS[section]))
 
 
 @pytest.mark.parametrize(("section", "name", "value", "says"), CASES)
@@ -161,7 +165,8 @@ def test_grid_searches_pass_through_the_setters(section: str) -> None:
     for name in own_settings(section):
         grid = tune.grid_search([1, 2])
         config = getattr(EZMConfig(), section)(**{name: grid})
-        assert config.to_dict()[name] == {"grid_search": [1, 2]}
+        assert getattr(config, name) == {"grid_search": [1, 2]}
+        assert {"grid_search": [1, 2]} in config.to_dict().values()
 
 
 def test_a_grid_search_over_tasks_passes_through() -> None:
@@ -354,7 +359,7 @@ def test_the_module_learns_sizes_from_tasks_and_settings() -> None:
     assert model["evaluation_search"]["num_simulations"] == 0
     assert model["evaluation_search"]["use_gumbel_noise"] is False
     assert model["evaluation_search"]["wide_candidates"] is False
-    assert (model["unroll_steps"], model["random_steps"]) == (2, 7)
+    assert (model["unroll_steps"], model["num_random_steps"]) == (2, 7)
 
 
 def test_every_world_model_setting_reaches_the_module() -> None:

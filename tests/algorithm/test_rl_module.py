@@ -194,3 +194,33 @@ def test_a_module_has_no_components_to_restore(tmp_path: Path) -> None:
     module = build_module(two_task_config())
     with pytest.raises(ValueError, match="no component 'actor'"):
         module.restore_from_path(tmp_path, component="actor")
+
+
+def randomized(config: EZMConfig) -> EZMTorchRLModule:
+    """A module whose heads are not zero, with the same parameters for every config."""
+    module = build_module(config)
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return module
+
+
+@pytest.mark.parametrize("constant", ["c_visit", "c_scale"])
+def test_the_constants_of_the_search_reach_training_and_evaluation(constant: str) -> None:
+    changed = two_task_config().search(**{constant: 0.0 if constant == "c_scale" else 5e3})
+    default, other = randomized(two_task_config()), randomized(changed)
+    observations = acting_batch()[Columns.OBS]
+    root = default._planner.root(observations["obs"], observations["task_id"]).root
+    for settings in ("settings", "evaluation_settings"):
+        assert getattr(getattr(other, settings), constant) == getattr(changed, constant)
+        weights = []
+        for module in (default, other):
+            torch.manual_seed(0)
+            plan = module._planner.plan(root, observations["task_id"], getattr(module, settings))
+            weights.append(plan.weights)
+        if constant == "c_scale":  # nothing but the uniform prior is left
+            torch.testing.assert_close(weights[1], torch.full_like(weights[1], 1 / 4))
+            assert (weights[0] - 1 / 4).abs().max() > 0.05
+        else:
+            assert (weights[0].amax(dim=1) < 0.99).all()
+            assert (weights[1].amax(dim=1) > 0.999).all()

@@ -252,8 +252,9 @@ def test_inspect_prints_what_is_in_it(saved: Saved, capsys: pytest.CaptureFixtur
         assert task.episodes >= 1
     steps = sum(task.env_steps for task in summary.tasks)
     assert steps == summary.counters["env steps"] >= 200
-    assert summary.changed["capacity_per_task"] == (150, 1_000_000)
-    assert "gamma" not in summary.changed
+    assert ("replay", "capacity_per_task", 150, 1_000_000) in summary.changed
+    assert {setting.group for setting in summary.changed} >= {"training", "search", "RLlib"}
+    assert "gamma" not in {setting.name for setting in summary.changed}
     files = [file for file in saved.path.rglob("*") if file.is_file()]
     manifest = saved.path / "ezm_manifest.json"
     assert summary.sizes["all"] == sum(f.stat().st_size for f in files if f != manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from helpers.replay_episodes import (
     sampled_starts,
 )
 from helpers.run_record import go_on
-from helpers.tiny import tiny_config
+from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.algorithm.ezm import make_replay_buffer
 from rllib_ezm.execution.replay_actors import ReplayActors
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
@@ -247,3 +249,30 @@ def test_one_ring_for_all_tasks_cannot_be_shared_out() -> None:
     config = config_with_actors().replay(independent_replay=False)
     with pytest.raises(ValueError, match="num_replay_actors=0"):
         config.validate()
+
+
+@pytest.mark.parametrize("num_replay_actors", [0, 1])
+def test_the_floor_of_the_priorities_is_the_configs(num_replay_actors: int) -> None:
+    config = tiny_config([scripted_task(9)]).replay(
+        priority_epsilon=0.25, num_replay_actors=num_replay_actors, num_cpus_per_replay_actor=0.1
+    )
+    tasks = config.get_task_set()
+    buffer = make_replay_buffer(config)
+    try:
+        episode = make_episode(0, 0, 9, terminated=True)
+        width = (tasks.obs_dim, tasks.action_dim)
+        buffer.add(
+            replace(
+                episode,
+                observations=episode.observations[:, : width[0]],
+                actions=episode.actions[:, : width[1]],
+                search_actions=episode.search_actions[:, : width[1]],
+            )
+        )
+        batch = buffer.sample(8)
+        buffer.update_priorities(batch["task_ids"], batch["index"], np.zeros(8))
+        priorities = buffer.get_state()["rings"]["0"]["columns"]["priorities"]
+        assert set(priorities[batch["index"][:, 0]]) == {0.25}
+    finally:
+        if isinstance(buffer, ReplayActors):
+            buffer.end()

@@ -67,7 +67,7 @@ def masks(batch: int, seed: int) -> torch.Tensor:
 
 def sized(num_simulations: int, num_candidates: int, **changes: Any) -> SearchSettings:
     changes.setdefault("policy_candidates", min(4, num_candidates))
-    return SearchSettings(num_simulations, num_candidates, **changes)
+    return SearchSettings(num_simulations=num_simulations, num_candidates=num_candidates, **changes)
 
 
 def inputs(

@@ -204,8 +204,8 @@ SIZES = [
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *[({name: 0}, f"{name} must be at least 1, got 0") for name in SIZES],
-        ({"task_embedding": ("rep", "trunk")}, r"unknown sites \['trunk'\]; choose from"),
+        *[({name: 0}, f"{name}=0 must be an integer >= 1") for name in SIZES],
+        ({"task_embedding": ("rep", "trunk")}, "'trunk'.* must be a list of any of"),
         ({"log_std_min": 2.0}, "log_std_min 2.0 must be below log_std_max 2.0"),
     ],
     ids=[*SIZES, "task_embedding", "log_std"],

@@ -236,12 +236,15 @@ def test_search_keeps_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_simulations": 0}, "policy mean"),
+        ({"num_simulations": 0}, "num_simulations=0 must be an integer >= 1"),
         ({"num_candidates": 0}, "num_candidates=0"),
         ({"policy_candidates": 17}, "from 0 to num_candidates=16"),
-        ({"policy_candidates": -1}, "from 0 to num_candidates=16"),
+        (
+            {"policy_candidates": -1},
+            "integer >= 0; at most num_candidates",
+        ),
         ({"wide_std_factor": 0.0}, "wide_std_factor=0.0"),
-        ({"root_prior": "network"}, "use one of"),
+        ({"root_prior": "network"}, "must be one of"),
         ({"discount": 1.5}, "discount=1.5"),
         ({"c_visit": -1.0}, "c_visit=-1.0"),
         ({"c_scale": -0.1}, "c_scale=-0.1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
+import dataclasses
 from typing import Any
 
 import pytest
@@ -15,36 +15,23 @@ from rllib_ezm.search import SearchSettings
 from rllib_ezm.search.planner import Planner
 from rllib_ezm.update.nonfinite import NonFiniteUpdatesError
 from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.update.step import GradientStep, make_optimizer
 from rllib_ezm.update.variance_window import VarianceWindow
 
 BATCH, K, N_STEP = 6, 2, 3
 STATES = K + N_STEP + 1
-SETTINGS: dict[str, Any] = {
-    "unroll_steps": K,
-    "gamma": 0.9,
-    "grad_clip": 5.0,
-    "value_mixing": "variance",
-    "value_mixing_age": 0,
-    "value_mixing_start": 0,
-    "policy_loss": "best_action",
-    "reward_loss_coeff": 1.0,
-    "value_loss_coeff": 0.25,
-    "policy_loss_coeff": 1.0,
-    "temporal_consistency_coeff": 5.0,
-    "path_consistency_coeff": 0.25,
-    "entropy_coeff": 0.0,
-    "squashed_entropy": False,
-    "target_tau": 0.25,
-    "target_period": 1,
-    "train_precision": "float32",
-    "latent_gradient_scale": 0.5,
-    "max_consecutive_nonfinite_updates": 2,
-}
+SETTINGS = TrainingSettings(
+    unroll_steps=K,
+    td_steps=N_STEP,
+    gamma=0.9,
+    target_tau=0.25,
+    max_consecutive_nonfinite_updates=2,
+)
 
 
 def make_step(**changes: Any) -> GradientStep:
-    settings = SimpleNamespace(**{**SETTINGS, **changes})
+    settings = dataclasses.replace(SETTINGS, **changes)
     model = tiny_model()
     target = copy.deepcopy(model).requires_grad_(False)
     optimizer = make_optimizer(model.parameters(), weight_decay=0.0)

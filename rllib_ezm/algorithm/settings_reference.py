@@ -1,0 +1,60 @@
+"""`python -m rllib_ezm.algorithm.settings_reference`: the reference page of all settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rllib_ezm.algorithm.setters import GROUPS, RENAMED
+from rllib_ezm.utils.settings import Row, describe
+
+INTRODUCTION = """\
+# Configuration
+
+Every setting of `EZMConfig`, by the method that sets it. Each method takes any of its settings by
+name, keeps the others as they are, and returns the config:
+
+```python
+from rllib_ezm import EZMConfig
+
+config = (
+    EZMConfig()
+    .tasks(["dmc:walker-stand", "dmc:walker-walk"], action_repeat=2)
+    .training(replay_ratio=0.5, train_batch_size_per_learner=128)
+    .search(num_simulations=16)
+)
+```
+
+Each value may also be a search space of Ray Tune. `config.validate()`, which RLlib calls before it
+builds the algorithm, refuses what is out of range, and names the setting, its value and what is
+allowed. `rllib-ezm inspect` lists the settings of a checkpoint that differ from the defaults.
+
+The tasks are chosen with `.tasks()`. All other methods of RLlib's `AlgorithmConfig` can be used as
+well, such as `.env_runners()`, `.learners()`, `.evaluation()` and `.debugging()`.
+"""
+
+
+def page() -> str:
+    """The page in Markdown: an introduction, and a table for each group of settings."""
+    return "\n".join([INTRODUCTION, *_sections()])
+
+
+def _sections() -> Iterator[str]:
+    for setter, group in GROUPS.items():
+        yield f"## `.{setter}()`\n\n{(group.__doc__ or '').partition(chr(10))[0]}\n"
+        yield "| setting | type | default | range | meaning |\n| --- | --- | --- | --- | --- |"
+        yield from map(_line, describe(group))
+        yield ""
+    yield "## Renamed settings\n"
+    yield "The old names work and warn (`DeprecationWarning`) until the next release.\n"
+    yield "| old name | name |\n| --- | --- |"
+    yield from (f"| `{old}` | `{new}` |" for old, new in RENAMED.items())
+    yield ""
+
+
+def _line(row: Row) -> str:
+    cells = [f"`{row.name}`", f"`{row.type}`", f"`{row.default}`", row.range, row.sentence]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
