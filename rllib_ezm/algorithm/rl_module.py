@@ -18,8 +18,9 @@ from ray.rllib.utils.annotations import override
 
 from rllib_ezm.algorithm.cross_task import ACTING_TASK
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
-from rllib_ezm.search.planner import Plan, Planner
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.search.settings import SearchSettings
+from rllib_ezm.search.types import Plan, Planner
 from rllib_ezm.update.variance_window import VarianceWindow
 from rllib_ezm.utils.checkpoint_folder import resolve
 
@@ -109,7 +110,7 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def planner(self, model: WorldModel) -> Planner:
         """A planner over the online or the target network."""
         config = self.model_config
-        return Planner(
+        return GumbelPlanner(
             model,
             self.action_mask,
             value_reduction=config["value_reduction"],

@@ -1,21 +1,31 @@
-"""Batched Gumbel search with sequential halving; torch only."""
+"""Searches over a world model and their planners; torch only.
+
+A search is a subclass of `WorldModelPlanner`.
+"""
 
 from __future__ import annotations
 
-from rllib_ezm.search.gumbel import (
-    RootOutput,
-    SearchModel,
-    SearchNoise,
-    SearchOutput,
-    StepOutput,
-    draw_noise,
-    gumbel_search,
-)
+from rllib_ezm.search.gumbel import SearchOutput, gumbel_search
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.search.halving import Round, sequential_halving_schedule, visit_table
+from rllib_ezm.search.planner import WorldModelPlanner
+from rllib_ezm.search.sampling import SearchNoise, draw_noise
 from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.search.tree import Tree
+from rllib_ezm.search.types import (
+    Plan,
+    Planner,
+    RootInference,
+    RootOutput,
+    SearchModel,
+    StepOutput,
+)
 
 __all__ = [
+    "GumbelPlanner",
+    "Plan",
+    "Planner",
+    "RootInference",
     "RootOutput",
     "Round",
     "SearchModel",
@@ -24,6 +34,7 @@ __all__ = [
     "SearchSettings",
     "StepOutput",
     "Tree",
+    "WorldModelPlanner",
     "draw_noise",
     "gumbel_search",
     "sequential_halving_schedule",
