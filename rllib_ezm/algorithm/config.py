@@ -16,6 +16,7 @@ from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.algorithm.validation import check_settings
 from rllib_ezm.replay.checks import required_bytes
+from rllib_ezm.search.planner import WorldModelPlanner
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
@@ -106,6 +107,7 @@ class EZMConfig(AlgorithmConfig):
         self.task_embedding = ("rep", "dyn", "rew", "vp")
 
         # .search()
+        self.planner: str | type[WorldModelPlanner] = "gumbel"
         self.num_simulations = 32
         self.num_candidates = 16
         self.policy_candidates = 4
@@ -291,6 +293,7 @@ class EZMConfig(AlgorithmConfig):
     def search(
         self,
         *,
+        planner: str | type[WorldModelPlanner] = NotProvided,
         num_simulations: int = NotProvided,
         num_candidates: int = NotProvided,
         policy_candidates: int = NotProvided,
@@ -304,9 +307,11 @@ class EZMConfig(AlgorithmConfig):
         value_clip_min: float | None = NotProvided,
         inference_precision: str = NotProvided,
     ) -> EZMConfig:
-        """Set the Gumbel search (section 3.2).
+        """Set the search (section 3.2).
 
         Args:
+            planner: "gumbel", or a search of your own: a subclass of `WorldModelPlanner`. It is
+                given all settings below and says which of them it uses.
             num_simulations: S.
             num_candidates: N, sampled root actions.
             policy_candidates: How many of them have the policy's own standard deviation.
@@ -514,6 +519,7 @@ class EZMConfig(AlgorithmConfig):
                 "log_std_max": self.log_std_max,
                 "task_embedding": tuple(self.task_embedding),
             },
+            "planner": self.planner,
             "search": search,
             "evaluation_search": evaluation_search,
             "random_steps": self.num_random_steps,

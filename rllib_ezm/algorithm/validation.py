@@ -13,6 +13,7 @@ from gymnasium import VectorizeMode
 from rllib_ezm.models.precision import PRECISIONS
 from rllib_ezm.models.world_model import EMBEDDING_SITES, WorldModelSpec
 from rllib_ezm.search.planner import VALUE_REDUCTIONS
+from rllib_ezm.search.registry import planner_class
 from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.tasks.multitask import TaskSet
 
@@ -271,6 +272,7 @@ def _check_batch(config: EZMConfig, tasks: TaskSet, fail: Fail) -> None:
 
 
 def _check_search(config: EZMConfig, fail: Fail) -> None:
+    _check_planner(config, fail)
     options = config._model_config_auto_includes
     try:
         SearchSettings(**options["search"])
@@ -280,6 +282,27 @@ def _check_search(config: EZMConfig, fail: Fail) -> None:
         fail(f"search(): {error}")
     if config.replayed_candidate and config.num_candidates < 2:
         fail("replayed_candidate=True leaves nothing of num_candidates=1 to the policy: use 2.")
+
+
+def _check_planner(config: EZMConfig, fail: Fail) -> None:
+    try:
+        planner = planner_class(config.planner)
+    except ValueError as error:
+        fail(f"search(): {error}")
+        return
+    if planner.gives_candidates:
+        return
+    needed = " is for planners whose plans have candidates, which those of"
+    if config.policy_loss == "distribution":
+        fail(
+            f'policy_loss="distribution"{needed} {planner.__name__} have not: use '
+            'policy_loss="best_action".'
+        )
+    if config.replayed_candidate:
+        fail(
+            f"replayed_candidate=True{needed} {planner.__name__} have not: use "
+            "replayed_candidate=False."
+        )
 
 
 def _is_integer(value: Any) -> bool:

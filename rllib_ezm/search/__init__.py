@@ -1,6 +1,6 @@
 """Searches over a world model and their planners; torch only.
 
-A search is a subclass of `WorldModelPlanner`.
+A search is one file: a subclass of `WorldModelPlanner`, and its name in `PLANNERS`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from rllib_ezm.search.gumbel import SearchOutput, gumbel_search
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.search.halving import Round, sequential_halving_schedule, visit_table
 from rllib_ezm.search.planner import WorldModelPlanner
+from rllib_ezm.search.registry import PLANNERS, planner_class
 from rllib_ezm.search.sampling import SearchNoise, draw_noise
 from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.search.tree import Tree
@@ -22,6 +23,7 @@ from rllib_ezm.search.types import (
 )
 
 __all__ = [
+    "PLANNERS",
     "GumbelPlanner",
     "Plan",
     "Planner",
@@ -37,6 +39,7 @@ __all__ = [
     "WorldModelPlanner",
     "draw_noise",
     "gumbel_search",
+    "planner_class",
     "sequential_halving_schedule",
     "visit_table",
 ]

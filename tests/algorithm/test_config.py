@@ -67,6 +67,7 @@ WRONG_WORLD_MODEL: dict[str, tuple[list[Any], str]] = {
     "task_embedding": ([("rep", "policy"), "rep", None], "rep.*dyn.*rew.*vp"),
 }
 WRONG_SEARCH: dict[str, tuple[list[Any], str]] = {
+    "planner": (["mppi", None, dict], "gumbel.*WorldModelPlanner"),
     "num_simulations": ([0, -1, 8.0], "integer >= 1"),
     "num_candidates": ([0, 4.0], "integer >= 1"),
     "policy_candidates": ([-1, 5], "integer >= 0|from 0 to num_candidates=4"),
