@@ -2,7 +2,7 @@
 
 States come from a checkpoint's replay buffer, weights are its online network's. For each size,
 with the same sampled actions: bf16 against fp32, and statistics updated once a round against after
-every simulation (the released order, `one_by_one`), both in fp32.
+every simulation (the released order, `sequential_search`), both in fp32.
 
     python benchmarks/agreement.py CHECKPOINT [--states 512] [--json FILE]
 """
@@ -11,15 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
+from sequential import sequential_search
 from timing import pin
 
-from rllib_ezm.search import RootOutput, SearchSettings, draw_noise, gumbel_search
-from rllib_ezm.search.planner import Planner
+from rllib_ezm.search import (
+    GumbelPlanner,
+    RootOutput,
+    SearchOutput,
+    SearchSettings,
+    draw_noise,
+    gumbel_search,
+)
 
 SIZES = ((8, 8), (16, 8), (32, 16), (64, 4))
 
@@ -27,20 +35,24 @@ SIZES = ((8, 8), (16, 8), (32, 16), (64, 4))
 class Found:
     """Choice [B], its value under the search and the root value, of one way to search."""
 
-    def __init__(self, planner: Planner, settings: SearchSettings, one_by_one: bool) -> None:
-        self.planner, self.settings, self.one_by_one = planner, settings, one_by_one
+    def __init__(
+        self,
+        planner: GumbelPlanner,
+        settings: SearchSettings,
+        search: Callable[..., SearchOutput] = gumbel_search,
+    ) -> None:
+        self.planner, self.settings, self.search = planner, settings, search
 
     def __call__(
         self, root: RootOutput, task_ids: torch.Tensor, noise: object
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        found = gumbel_search(
+        found = self.search(
             self.planner.model_in_search(),
             root,
             task_ids,
             self.planner.action_mask[task_ids],
             self.settings,
             noise,
-            one_by_one=self.one_by_one,
         )
         same = (found.candidates == found.action[:, None]).all(-1)
         return same.int().argmax(-1), found.q_values, found.value
@@ -61,7 +73,7 @@ def main() -> None:
     task_ids = torch.from_numpy(batch["task_ids"]).long()
     # One pair of heads for both sides: "min2" of the checkpoint draws its own at every call.
     exact, rounded = (
-        Planner(module.model, module.action_mask, value_reduction="mean", precision=precision)
+        GumbelPlanner(module.model, module.action_mask, value_reduction="mean", precision=precision)
         for precision in ("float32", "bfloat16")
     )
     report = {}
@@ -75,11 +87,11 @@ def main() -> None:
         )
         noise = draw_noise(len(task_ids), module.action_mask.shape[1], settings, "cpu")
         roots = {p: p.root(observations, task_ids).root for p in (exact, rounded)}
-        base = Found(exact, settings, one_by_one=False)(roots[exact], task_ids, noise)
+        base = Found(exact, settings)(roots[exact], task_ids, noise)
         row = {}
         for name, other in {
-            "bf16": Found(rounded, settings, one_by_one=False),
-            "released_order": Found(exact, settings, one_by_one=True),
+            "bf16": Found(rounded, settings),
+            "released_order": Found(exact, settings, sequential_search),
         }.items():
             choice, _, value = other(roots[other.planner], task_ids, noise)
             row[name] = float((choice == base[0]).float().mean())

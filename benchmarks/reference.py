@@ -7,10 +7,18 @@ all value heads and the policy at every node, nothing folded or cached.
 from __future__ import annotations
 
 import torch
+from sequential import sequential_search
 
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.search import RootOutput, SearchNoise, SearchSettings, StepOutput, gumbel_search
-from rllib_ezm.search.planner import Plan, Planner, RootInference
+from rllib_ezm.search import (
+    GumbelPlanner,
+    Plan,
+    RootInference,
+    RootOutput,
+    SearchNoise,
+    SearchSettings,
+    StepOutput,
+)
 
 
 class TrainingNetwork:
@@ -47,7 +55,7 @@ class TrainingNetwork:
         return RootInference(root, values.var(0))
 
 
-class SequentialPlanner(Planner):
+class SequentialPlanner(GumbelPlanner):
     """A planner that takes the reference's way."""
 
     @torch.no_grad()
@@ -61,23 +69,18 @@ class SequentialPlanner(Planner):
         task_ids: torch.Tensor,
         settings: SearchSettings | None,
         *,
-        noise: SearchNoise | None = None,
+        noise: tuple[torch.Tensor, ...] | None = None,
         generator: torch.Generator | None = None,
         replayed_action: torch.Tensor | None = None,
     ) -> Plan:
         assert settings is not None
         mask = self.action_mask[task_ids]
+        if noise is None:
+            batch, action_dim = mask.shape
+            noise = self.draw_noise(batch, action_dim, settings, mask.device, generator)
         model = TrainingNetwork(self.model.eval())
-        found = gumbel_search(
-            model,
-            root,
-            task_ids,
-            mask,
-            settings,
-            noise,
-            generator,
-            replayed_action,
-            one_by_one=True,
+        found = sequential_search(
+            model, root, task_ids, mask, settings, SearchNoise(*noise), replayed_action
         )
         weights = torch.softmax(found.scores, dim=-1)
         return Plan(found.action, found.value, found.candidates, weights)

@@ -39,7 +39,7 @@ from rllib_ezm.models import WorldModel
 from rllib_ezm.models.precision import has_native_bfloat16
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.replay import MultiTaskReplayBuffer
-from rllib_ezm.search.planner import Planner
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def measure_network_stages(config: EZMConfig, rounds: int) -> dict[str, Stage]:
     settings = make_settings(config.model_config["search"])
     model, batch = WorldModel(spec), replay_batch(spec, size)
     precision = "bfloat16" if has_native_bfloat16("cpu") else "float32"
-    planner = Planner(
+    planner = GumbelPlanner(
         copy.deepcopy(model),
         torch.ones(spec.num_tasks, spec.action_dim),
         precision=precision,

@@ -19,20 +19,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from reference import TrainingNetwork
+from sequential import sequential_search
 from sizes import FULL
 from timing import count_dispatches, gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.models.precision import has_native_bfloat16
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
 from rllib_ezm.search import (
+    GumbelPlanner,
     RootOutput,
     SearchModel,
+    SearchOutput,
     SearchSettings,
     StepOutput,
     draw_noise,
     gumbel_search,
 )
-from rllib_ezm.search.planner import Planner
 
 Search = Callable[[], object]
 
@@ -83,33 +85,36 @@ class Workload:
         self.mask = torch.ones(spec.num_tasks, spec.action_dim)
         self.observations = torch.randn(batch, spec.obs_dim)
         self.noise = draw_noise(batch, spec.action_dim, settings, "cpu")
-        self.root = Planner(model, self.mask).root(self.observations, self.task_ids).root
+        self.root = GumbelPlanner(model, self.mask).root(self.observations, self.task_ids).root
 
-    def search(self, model: SearchModel, root: RootOutput, *, one_by_one: bool = False) -> None:
+    def search(
+        self,
+        model: SearchModel,
+        root: RootOutput,
+        search: Callable[..., SearchOutput] = gumbel_search,
+    ) -> None:
         mask = self.mask[self.task_ids]
-        gumbel_search(
-            model, root, self.task_ids, mask, self.settings, self.noise, one_by_one=one_by_one
-        )
+        search(model, root, self.task_ids, mask, self.settings, self.noise)
 
     def variants(self) -> dict[str, Search]:
         """The reference, the planner in fp32 and, where it is native, bf16; the tree alone."""
         most = len(self.task_ids) * self.settings.num_candidates
         reference = TrainingNetwork(self.model)
         calls: dict[str, Search] = {
-            "reference": lambda: self.search(reference, self.root, one_by_one=True)
+            "reference": lambda: self.search(reference, self.root, sequential_search)
         }
         dtypes = {"fp32": "float32", "bf16": "bfloat16"}
         if not has_native_bfloat16("cpu"):
             del dtypes["bf16"]
         for name, precision in dtypes.items():
-            planner = Planner(self.model, self.mask, precision=precision)
+            planner = GumbelPlanner(self.model, self.mask, precision=precision)
             root = planner.root(self.observations, self.task_ids).root
             calls[name] = self._plan(planner, root)
             free = FreeModel(most, self.model.spec, root.latent.dtype)
             calls[f"tree_{name}"] = self._free(free, root)
         return calls
 
-    def _plan(self, planner: Planner, root: RootOutput) -> Search:
+    def _plan(self, planner: GumbelPlanner, root: RootOutput) -> Search:
         return lambda: planner.plan(root, self.task_ids, self.settings, noise=self.noise)
 
     def _free(self, model: FreeModel, root: RootOutput) -> Search:
@@ -123,7 +128,7 @@ def counts(model: WorldModel, settings: SearchSettings) -> dict[str, float]:
         workload = Workload(model, settings, batch)
         free = CountedModel(FreeModel(batch * settings.num_candidates, model.spec, torch.float32))
         workload.search(free, workload.root)
-        planner = Planner(model, workload.mask, chunk_size=batch)
+        planner = GumbelPlanner(model, workload.mask, chunk_size=batch)
         plan = workload._plan(planner, workload.root)
         plan()
         found[batch] = (free.calls, free.rows // batch, count_dispatches(plan))

@@ -24,8 +24,7 @@ from timing import gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.models import WorldModel, WorldModelSpec
 from rllib_ezm.models.unroll import unroll_world_model
-from rllib_ezm.search import SearchSettings
-from rllib_ezm.search.planner import Planner
+from rllib_ezm.search import GumbelPlanner, Planner, SearchSettings
 
 TD_STEPS = 5
 
@@ -83,9 +82,9 @@ def main() -> None:
         "reference update": gradient_step(
             model, stepwise_unroll, torch.float32, targets, (*inputs, batch["task_ids"])
         ),
-        "fp32 reanalyze": reanalyze(Planner(target, mask)),
+        "fp32 reanalyze": reanalyze(GumbelPlanner(target, mask)),
         "fp32 update": update(torch.float32),
-        "bf16 reanalyze": reanalyze(Planner(target, mask, precision="bfloat16")),
+        "bf16 reanalyze": reanalyze(GumbelPlanner(target, mask, precision="bfloat16")),
         "bf16 update": update(torch.bfloat16),
     }
     gemms = {"gemm fp32": gemm(torch.float32), "gemm bf16": gemm(torch.bfloat16)}

@@ -11,7 +11,7 @@ from helpers.tiny_model import ACTION_DIM, ACTION_MASK, OBS_DIM, random_inputs, 
 
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.search import SearchNoise, SearchSettings, draw_noise
-from rllib_ezm.search.planner import Planner
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,7 +27,7 @@ def test_a_plan_is_that_of_the_cpu():
     noise = draw_noise(batch, ACTION_DIM, settings, "cpu")
     plans = []
     for device in ("cpu", "cuda"):
-        planner = Planner(
+        planner = GumbelPlanner(
             copy.deepcopy(model).to(device), ACTION_MASK.to(device), value_reduction="mean"
         )
         tasks = task_ids.to(device)

@@ -146,7 +146,7 @@ class EZMConfig(AlgorithmConfig, _Attributes):
 
     @sets(PlanningSettings)
     def search(self, **settings: Any) -> EZMConfig:
-        """Set the Gumbel search (section 3.2)."""
+        """Set the search (section 3.2)."""
         return self._set("search", settings)
 
     @sets(ReplaySettings)

@@ -18,8 +18,9 @@ from ray.rllib.utils.annotations import override
 
 from rllib_ezm.algorithm.cross_task import ACTING_TASK
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
-from rllib_ezm.search.planner import Plan, Planner
+from rllib_ezm.search.registry import planner_class
 from rllib_ezm.search.settings import SearchSettings
+from rllib_ezm.search.types import Plan, Planner
 from rllib_ezm.update.variance_window import VarianceWindow
 from rllib_ezm.utils.checkpoint_folder import resolve
 
@@ -107,9 +108,9 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             self.set_state(safetensors.numpy.load(file.read()))
 
     def planner(self, model: WorldModel) -> Planner:
-        """A planner over the online or the target network."""
+        """The config's planner over the online or the target network."""
         config = self.model_config
-        return Planner(
+        return planner_class(config["planner"])(
             model,
             self.action_mask,
             value_reduction=config["value_reduction"],

@@ -9,6 +9,7 @@ import torch
 from gymnasium import VectorizeMode
 
 from rllib_ezm.algorithm.setters import GROUPS
+from rllib_ezm.search.registry import planner_class
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.utils.settings import check_value
 
@@ -150,7 +151,29 @@ def _check_batch(config: Config, tasks: TaskSet, fail: Fail) -> None:
 
 
 def _check_searches(config: Config, fail: Fail) -> None:
+    _check_planner(config, fail)
     if config.replayed_candidate and config.num_candidates < 2:
         fail("replayed_candidate=True leaves nothing of num_candidates=1 to the policy: use 2.")
     if config.inference_precision == "float16" and not torch.cuda.is_available():
         fail('float16 needs a CUDA GPU: use inference_precision="bfloat16" or "float32".')
+
+
+def _check_planner(config: Config, fail: Fail) -> None:
+    try:
+        planner = planner_class(config.planner)
+    except ValueError as error:
+        fail(f"search(): {error}")
+        return
+    if planner.gives_candidates:
+        return
+    needed = " is for planners whose plans have candidates, which those of"
+    if config.policy_loss == "distribution":
+        fail(
+            f'policy_loss="distribution"{needed} {planner.__name__} have not: use '
+            'policy_loss="best_action".'
+        )
+    if config.replayed_candidate:
+        fail(
+            f"replayed_candidate=True{needed} {planner.__name__} have not: use "
+            "replayed_candidate=False."
+        )

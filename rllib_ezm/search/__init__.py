@@ -1,21 +1,33 @@
-"""Batched Gumbel search with sequential halving; torch only."""
+"""Searches over a world model and their planners; torch only.
+
+A search is one file: a subclass of `WorldModelPlanner`, and its name in `PLANNERS`.
+"""
 
 from __future__ import annotations
 
-from rllib_ezm.search.gumbel import (
-    RootOutput,
-    SearchModel,
-    SearchNoise,
-    SearchOutput,
-    StepOutput,
-    draw_noise,
-    gumbel_search,
-)
+from rllib_ezm.search.gumbel import SearchOutput, gumbel_search
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.search.halving import Round, sequential_halving_schedule, visit_table
+from rllib_ezm.search.planner import WorldModelPlanner
+from rllib_ezm.search.registry import PLANNERS, planner_class
+from rllib_ezm.search.sampling import SearchNoise, draw_noise
 from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.search.tree import Tree
+from rllib_ezm.search.types import (
+    Plan,
+    Planner,
+    RootInference,
+    RootOutput,
+    SearchModel,
+    StepOutput,
+)
 
 __all__ = [
+    "PLANNERS",
+    "GumbelPlanner",
+    "Plan",
+    "Planner",
+    "RootInference",
     "RootOutput",
     "Round",
     "SearchModel",
@@ -24,8 +36,10 @@ __all__ = [
     "SearchSettings",
     "StepOutput",
     "Tree",
+    "WorldModelPlanner",
     "draw_noise",
     "gumbel_search",
+    "planner_class",
     "sequential_halving_schedule",
     "visit_table",
 ]

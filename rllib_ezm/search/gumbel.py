@@ -1,17 +1,24 @@
 """Round-synchronous Gumbel search over sampled actions: the public call of the search.
 
-Legend: B roots, N root candidates, S simulations, A padded action dim, H latent dim, M rows of one
-model call, P nodes that can get children (see `num_expandable_nodes`).
+Legend: B roots, N root candidates, S simulations, A padded action dim, H latent dim, v visits of
+one round.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
-from rllib_ezm.models.policy_distribution import sample_squashed, squashed_log_prob
 from rllib_ezm.search.halving import keep_best, num_expandable_nodes, sequential_halving_schedule
+from rllib_ezm.search.sampling import (
+    Candidates,
+    SearchNoise,
+    draw_noise,
+    num_inner_actions,
+    sample_candidates,
+    sample_child,
+)
 from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.search.tree import (
     Scoring,
@@ -22,53 +29,7 @@ from rllib_ezm.search.tree import (
     evaluate_root_children,
     finish_root,
 )
-
-
-class RootOutput(NamedTuple):
-    """The model at the root: latent [B, H], value [B], policy mean and bounded log_std [B, A]."""
-
-    latent: torch.Tensor
-    value: torch.Tensor
-    mean: torch.Tensor
-    log_std: torch.Tensor
-
-
-class StepOutput(NamedTuple):
-    """The model after an action: latent [M, H], what `policy` needs [M, F], reward, value [M]."""
-
-    latent: torch.Tensor
-    features: torch.Tensor
-    reward: torch.Tensor
-    value: torch.Tensor
-
-
-class SearchModel(Protocol):
-    """What the search needs of a world model; rows are independent of each other."""
-
-    def step(
-        self, latent: torch.Tensor, action: torch.Tensor, task_ids: torch.Tensor
-    ) -> StepOutput:
-        """Apply actions [M, A] to latents [M, H] of tasks [M]; values are scalars, as used."""
-        ...
-
-    def policy(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Policy mean and bounded log_std [M, A] at features [M, F] of the nodes to be opened."""
-        ...
-
-
-class SearchNoise(NamedTuple):
-    """All randomness of a search.
-
-    Attributes:
-        root: Standard normal draws of the root candidates [B, N, A].
-        children: Standard normal draw of each later node's action, in the order of the visits
-            after the first round [B, S - S_1, A], S_1 the visits of the first round.
-        gumbel: Standard Gumbel draws [B, N], or zeros.
-    """
-
-    root: torch.Tensor
-    children: torch.Tensor
-    gumbel: torch.Tensor
+from rllib_ezm.search.types import RootOutput, SearchModel, StepOutput
 
 
 class SearchOutput(NamedTuple):
@@ -93,26 +54,28 @@ class SearchOutput(NamedTuple):
     tree: Tree
 
 
-def draw_noise(
-    batch: int,
-    action_dim: int,
-    settings: SearchSettings,
-    device: torch.device | str,
-    dtype: torch.dtype = torch.float32,
-    generator: torch.Generator | None = None,
-) -> SearchNoise:
-    """Draw the randomness of one search over `batch` roots; shapes as in `SearchNoise`."""
-    num_candidates = settings.num_candidates
+class CandidateScores(NamedTuple):
+    """Of every candidate: `scores` g(a), completed `q_values` and `visit_counts`, each [B, N]."""
 
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, device=device, dtype=dtype)
+    scores: torch.Tensor
+    q_values: torch.Tensor
+    visit_counts: torch.Tensor
 
-    root = normal(batch, num_candidates, action_dim)
-    children = normal(batch, _num_inner_actions(settings), action_dim)
-    gumbel = torch.zeros(batch, num_candidates, device=device, dtype=dtype)
-    if settings.use_gumbel_noise:
-        gumbel = -gumbel.exponential_(generator=generator).log()
-    return SearchNoise(root, children, gumbel)
+
+class Leaves(NamedTuple):
+    """New nodes, before the model is called.
+
+    Attributes:
+        leaf: Their numbers [B, v].
+        path: Nodes from the root's child to the parent, padded with 0 [B, v, L].
+        latent: Latents of the parents [B, v, H].
+        action: Actions into the new nodes [B, v, A].
+    """
+
+    leaf: torch.Tensor
+    path: torch.Tensor
+    latent: torch.Tensor
+    action: torch.Tensor
 
 
 @torch.no_grad()
@@ -125,7 +88,6 @@ def gumbel_search(
     noise: SearchNoise | None = None,
     generator: torch.Generator | None = None,
     replayed_action: torch.Tensor | None = None,
-    one_by_one: bool = False,
 ) -> SearchOutput:
     """Search B roots at once; one model call per round of sequential halving.
 
@@ -142,8 +104,6 @@ def gumbel_search(
         noise: The randomness; drawn with `generator` if None.
         generator: Random generator on the roots' device.
         replayed_action: [B, A], takes the place of the last candidate.
-        one_by_one: Evaluate one leaf per root and model call, and update all statistics after
-            each: S calls, the order of the released code. For comparison.
 
     Returns:
         The best action, root value and everything behind them; masked dimensions are exactly 0.
@@ -153,82 +113,92 @@ def gumbel_search(
 
     Source: eqs. 2-5, arXiv:2603.01452.
     """
-    batch, action_dim = root.mean.shape
+    root = in_float32_at_least(root)
+    noise = _given_or_drawn(noise, generator, root, settings)
+    _check_shapes(root, task_ids, action_mask, settings, noise, replayed_action)
+    candidates = sample_candidates(root, action_mask, settings, noise, replayed_action)
+    tree = start_tree(root, settings)
+    survivors = candidates.first_score.argsort(dim=-1, descending=True, stable=True)
+    rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)
+    num_nodes = 1
+    for depth, (num_active, num_visits) in enumerate(rounds):
+        if num_active < survivors.shape[1]:
+            scores = score_candidates(tree, candidates, settings).scores
+            survivors = keep_best(scores, survivors, num_active)
+        arms = survivors[:, :num_visits]
+        nodes = slice(num_nodes, num_nodes + num_visits)
+        if depth == 0:
+            leaves = open_candidates(tree, arms, nodes, candidates)
+        else:
+            leaves = open_children(model, tree, arms, nodes, depth, noise, action_mask, settings)
+        step = evaluate_leaves(model, leaves, task_ids)
+        store_leaves(tree, nodes, step, expandable=depth < len(rounds) - 1)
+        backup(tree, leaves.path, leaves.leaf, tree.raw_value[:, nodes], settings.discount)
+        num_nodes = nodes.stop
+    return choose_action(tree, candidates, survivors, settings)
+
+
+def in_float32_at_least(root: RootOutput) -> RootOutput:
+    """The root with the numbers that the statistics are made of in fp32, or as they are."""
     dtype = torch.promote_types(root.value.dtype, torch.float32)
-    root = root._replace(
+    return root._replace(
         value=root.value.to(dtype), mean=root.mean.to(dtype), log_std=root.log_std.to(dtype)
     )
-    if noise is None:
-        noise = draw_noise(batch, action_dim, settings, root.value.device, dtype, generator)
-    elif generator is not None:
-        raise ValueError("give noise or generator, not both: given noise needs no generator")
-    _check_shapes(root, task_ids, action_mask, settings, noise, replayed_action)
 
-    candidates, prior_logits = _root_candidates(
-        root, action_mask, settings, noise.root, replayed_action
-    )
-    first_score = noise.gumbel + prior_logits
-    prior = torch.softmax(prior_logits, dim=-1)
-    survivors = first_score.argsort(dim=-1, descending=True, stable=True)
-    scoring = Scoring(settings.discount, settings.c_visit, settings.c_scale, settings.minmax_delta)
-    num_nodes = 1
-    tree = allocate_tree(
+
+def start_tree(root: RootOutput, settings: SearchSettings) -> Tree:
+    """The trees of B roots, with room for all nodes of the search."""
+    sizes = settings.num_simulations, settings.num_candidates
+    return allocate_tree(
         root.latent,
         root.value,
         settings.num_candidates,
-        num_nodes + settings.num_simulations,
-        num_expandable_nodes(settings.num_simulations, settings.num_candidates),
-    )
-    rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)
-    first_inner = num_nodes + rounds[0].num_visits
-    rows = _tree_rows(survivors)
-
-    for depth, (num_active, num_visits) in enumerate(rounds):
-        if num_active < survivors.shape[1]:
-            scores = first_score + evaluate_root_children(tree, prior, scoring)[1]
-            survivors = keep_best(scores, survivors, num_active)
-        calls = survivors[:, :num_visits].split(1 if one_by_one else num_visits, dim=1)
-        for arms in calls:
-            nodes = slice(num_nodes, num_nodes + arms.shape[1])
-            num_nodes = nodes.stop
-            leaf = torch.arange(nodes.start, nodes.stop, device=arms.device).expand_as(arms)
-            if depth == 0:
-                path = leaf.new_empty((*leaf.shape, 0))
-                latent = tree.latents[:, :1].expand(-1, arms.shape[1], -1)
-                action = candidates[rows, arms]
-                tree.root_children.scatter_(1, arms, leaf)
-            else:
-                path, parent, slot = descend(
-                    tree, tree.root_children.gather(1, arms), depth, scoring
-                )
-                latent = tree.latents[rows, parent]
-                drawn = noise.children[:, nodes.start - first_inner : nodes.stop - first_inner]
-                features = tree.features[rows, parent]
-                action = _child_action(model, features, slot, drawn, action_mask, settings)
-                tree.children[rows, parent, slot] = leaf
-            step = model.step(
-                latent.flatten(0, 1),
-                action.flatten(0, 1),
-                task_ids.unsqueeze(-1).expand_as(arms).flatten(),
-            )
-            _store_leaves(tree, nodes, step, expandable=depth < len(rounds) - 1)
-            backup(tree, path, leaf, tree.raw_value[:, nodes], settings.discount)
-
-    q_values, sigma_q, visit_counts = evaluate_root_children(tree, prior, scoring)
-    scores = first_score + sigma_q
-    winner = survivors.gather(1, scores.gather(1, survivors).argmax(-1, keepdim=True))
-    return SearchOutput(
-        action=candidates[rows, winner].squeeze(1),
-        value=finish_root(tree),
-        candidates=candidates,
-        scores=scores,
-        visit_counts=visit_counts,
-        q_values=q_values,
-        tree=tree,
+        1 + settings.num_simulations,
+        num_expandable_nodes(*sizes),
     )
 
 
-def _store_leaves(tree: Tree, nodes: slice, step: StepOutput, *, expandable: bool) -> None:
+def open_candidates(tree: Tree, arms: torch.Tensor, nodes: slice, candidates: Candidates) -> Leaves:
+    """Make new nodes of root candidates [B, v]."""
+    leaf = _numbers(nodes, arms)
+    path = leaf.new_empty((*leaf.shape, 0))
+    latent = tree.latents[:, :1].expand(-1, arms.shape[1], -1)
+    tree.root_children.scatter_(1, arms, leaf)
+    return Leaves(leaf, path, latent, candidates.actions[_tree_rows(arms), arms])
+
+
+def open_children(
+    model: SearchModel,
+    tree: Tree,
+    arms: torch.Tensor,
+    nodes: slice,
+    depth: int,
+    noise: SearchNoise,
+    action_mask: torch.Tensor,
+    settings: SearchSettings,
+) -> Leaves:
+    """Walk down from visited candidates [B, v], `depth` nodes at most, and open a child there."""
+    leaf, rows = _numbers(nodes, arms), _tree_rows(arms)
+    start = tree.root_children.gather(1, arms)
+    path, parent, slot = descend(tree, start, depth, scoring_of(settings))
+    # Nodes are numbered from 1, and those of the first round have no drawn action.
+    first_inner = 1 + settings.num_simulations - noise.children.shape[1]
+    drawn = noise.children[:, nodes.start - first_inner : nodes.stop - first_inner]
+    action = sample_child(model, tree.features[rows, parent], slot, drawn, action_mask, settings)
+    tree.children[rows, parent, slot] = leaf
+    return Leaves(leaf, path, tree.latents[rows, parent], action)
+
+
+def evaluate_leaves(model: SearchModel, leaves: Leaves, task_ids: torch.Tensor) -> StepOutput:
+    """Call the model at all new nodes at once [B * v]."""
+    return model.step(
+        leaves.latent.flatten(0, 1),
+        leaves.action.flatten(0, 1),
+        task_ids.unsqueeze(-1).expand_as(leaves.leaf).flatten(),
+    )
+
+
+def store_leaves(tree: Tree, nodes: slice, step: StepOutput, *, expandable: bool) -> None:
     """Enter the model's outputs of new nodes [B * v]; latents only where children may follow."""
     per_root = (len(tree.visits), -1)
     tree.reward[:, nodes] = step.reward.view(per_root)
@@ -242,60 +212,60 @@ def _store_leaves(tree: Tree, nodes: slice, step: StepOutput, *, expandable: boo
     tree.features[:, nodes] = step.features.view(*per_root, step.features.shape[-1])
 
 
+def scoring_of(settings: SearchSettings) -> Scoring:
+    """The constants of the scores."""
+    return Scoring(settings.discount, settings.c_visit, settings.c_scale, settings.minmax_delta)
+
+
+def score_candidates(
+    tree: Tree, candidates: Candidates, settings: SearchSettings
+) -> CandidateScores:
+    """`g(a) = first score + sigma(completedQ)` of every candidate (eqs. 2-4)."""
+    q_values, sigma_q, visit_counts = evaluate_root_children(
+        tree, candidates.prior, scoring_of(settings)
+    )
+    return CandidateScores(candidates.first_score + sigma_q, q_values, visit_counts)
+
+
+def choose_action(
+    tree: Tree, candidates: Candidates, survivors: torch.Tensor, settings: SearchSettings
+) -> SearchOutput:
+    """The best of the survivors [B, m], and everything that a finished search found."""
+    scores, q_values, visit_counts = score_candidates(tree, candidates, settings)
+    winner = survivors.gather(1, scores.gather(1, survivors).argmax(-1, keepdim=True))
+    return SearchOutput(
+        action=candidates.actions[_tree_rows(winner), winner].squeeze(1),
+        value=finish_root(tree),
+        candidates=candidates.actions,
+        scores=scores,
+        visit_counts=visit_counts,
+        q_values=q_values,
+        tree=tree,
+    )
+
+
+def _numbers(nodes: slice, arms: torch.Tensor) -> torch.Tensor:
+    """The numbers of new nodes in every tree [B, v]."""
+    return torch.arange(nodes.start, nodes.stop, device=arms.device).expand_as(arms)
+
+
 def _tree_rows(index: torch.Tensor) -> torch.Tensor:
     """Row numbers [B, 1] that pair each entry of an index [B, ...] with its own tree."""
     return torch.arange(index.shape[0], device=index.device).unsqueeze(-1)
 
 
-def _root_candidates(
+def _given_or_drawn(
+    noise: SearchNoise | None,
+    generator: torch.Generator | None,
     root: RootOutput,
-    action_mask: torch.Tensor,
     settings: SearchSettings,
-    noise: torch.Tensor,
-    replayed_action: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The candidates [B, N, A] and their prior logits [B, N]."""
-    mean, log_std, mask = (
-        root.mean.unsqueeze(1),
-        root.log_std.unsqueeze(1),
-        action_mask.unsqueeze(1),
-    )
-    scale = _root_std_scale(noise, settings)
-    candidates = sample_squashed(mean, log_std, noise, scale, mask)
-    if replayed_action is not None:
-        candidates[:, -1] = replayed_action * action_mask
-    if settings.root_prior == "policy":
-        return candidates, squashed_log_prob(candidates, mean, log_std, mask)
-    return candidates, candidates.new_zeros(candidates.shape[:2])
-
-
-def _child_action(
-    model: SearchModel,
-    features: torch.Tensor,
-    slot: torch.Tensor,
-    noise: torch.Tensor,
-    action_mask: torch.Tensor,
-    settings: SearchSettings,
-) -> torch.Tensor:
-    """Sample the action of one child [B, v] of parents with features [B, v, F]; noise [B, v, A]."""
-    mean, log_std = (x.view(noise.shape) for x in model.policy(features.flatten(0, 1)))
-    wider = settings.wide_std_factor if settings.wide_candidates else 1.0
-    scale = 1.0 + (wider - 1.0) * slot.unsqueeze(-1)
-    return sample_squashed(mean, log_std, noise, scale, action_mask.unsqueeze(1))
-
-
-def _root_std_scale(noise: torch.Tensor, settings: SearchSettings) -> torch.Tensor:
-    """Inflation of the deviation of each root candidate [N, 1]."""
-    factor = settings.wide_std_factor if settings.wide_candidates else 1.0
-    scale = noise.new_full((settings.num_candidates, 1), factor)
-    scale[: settings.policy_candidates] = 1.0
-    return scale
-
-
-def _num_inner_actions(settings: SearchSettings) -> int:
-    """Actions sampled below the root: one per visit after the first round."""
-    rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)
-    return settings.num_simulations - rounds[0].num_visits
+) -> SearchNoise:
+    if noise is None:
+        (batch, action_dim), mean = root.mean.shape, root.mean
+        return draw_noise(batch, action_dim, settings, mean.device, mean.dtype, generator)
+    if generator is not None:
+        raise ValueError("give noise or generator, not both: given noise needs no generator")
+    return noise
 
 
 def _check_shapes(
@@ -316,7 +286,7 @@ def _check_shapes(
         "task_ids": (task_ids, (batch,)),
         "action_mask": (action_mask, (batch, action_dim)),
         "noise.root": (noise.root, (batch, num_candidates, action_dim)),
-        "noise.children": (noise.children, (batch, _num_inner_actions(settings), action_dim)),
+        "noise.children": (noise.children, (batch, num_inner_actions(settings), action_dim)),
         "noise.gumbel": (noise.gumbel, (batch, num_candidates)),
     }
     if replayed_action is not None:

@@ -1,14 +1,14 @@
-"""The world model as the search sees it: root inference, one-step inference, planning.
+"""What every planner shares: the world model as a search sees it, and planning around a search.
 
-Value reduction, value clipping and numeric precision are decided here, so that the tree search
-itself stays pure. Shapes: `B` roots, `M` rows, `V` value heads, `N` candidates, `A` actions.
+Value reduction, value clipping and numeric precision are decided here, so that the searches
+themselves stay pure. Shapes: `B` roots, `M` rows, `V` value heads, `A` actions.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -17,34 +17,8 @@ from rllib_ezm.models.inference import FoldedModel
 from rllib_ezm.models.policy_distribution import mode_squashed
 from rllib_ezm.models.precision import resolve_dtype
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.search.gumbel import (
-    RootOutput,
-    SearchNoise,
-    StepOutput,
-    draw_noise,
-    gumbel_search,
-)
 from rllib_ezm.search.settings import VALUE_REDUCTIONS, SearchSettings
-
-
-class Plan(NamedTuple):
-    """Result of planning: `action` [B, A], `value` [B] (root value of the search).
-
-    `candidates` [B, N, A] and `weights` [B, N] (improved policy softmax(g), eq. 5) are None without
-    search.
-    """
-
-    action: torch.Tensor
-    value: torch.Tensor
-    candidates: torch.Tensor | None
-    weights: torch.Tensor | None
-
-
-class RootInference(NamedTuple):
-    """Encoded observations: the search's `root`, and the variance of the value heads [B]."""
-
-    root: RootOutput
-    value_variance: torch.Tensor
+from rllib_ezm.search.types import Plan, RootInference, RootOutput, SearchModel, StepOutput
 
 
 def draw_heads(
@@ -111,10 +85,16 @@ class ModelInSearch:
         return StepOutput(next_latent, features, scalars[0], value)
 
 
-class Planner:
+class WorldModelPlanner(ABC):
     """Plans with a world model's folded view (see `FoldedModel`), without gradients.
 
-    The view follows the model's weights by itself. BatchNorm uses its running statistics.
+    A subclass is a search: `draw_noise` and `search`. Sizes come to it as `SearchSettings`, of
+    which it reads what it has a use for; constants of its own are class attributes. The view
+    follows the model's weights by itself. BatchNorm uses its running statistics.
+
+    Attributes:
+        gives_candidates: Whether its plans have candidates and weights. Without them
+            `policy_loss="distribution"` and replayed actions are refused.
 
     Args:
         model: The world model.
@@ -129,6 +109,8 @@ class Planner:
     Raises:
         ValueError: If a name is unknown.
     """
+
+    gives_candidates: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -160,7 +142,7 @@ class Planner:
         return self._view
 
     def model_in_search(self) -> ModelInSearch:
-        """The model, with its weights of this moment, as `gumbel_search` calls it."""
+        """The model, with its weights of this moment, as a search calls it."""
         return ModelInSearch(self._fresh_view(), self.value_reduction, self.value_clip_min)
 
     @torch.no_grad()
@@ -184,7 +166,7 @@ class Planner:
         task_ids: torch.Tensor,
         settings: SearchSettings | None,
         *,
-        noise: SearchNoise | None = None,
+        noise: tuple[torch.Tensor, ...] | None = None,
         generator: torch.Generator | None = None,
         replayed_action: torch.Tensor | None = None,
     ) -> Plan:
@@ -196,42 +178,80 @@ class Planner:
             settings: Sizes and constants of the search.
             noise: Its randomness; drawn with `generator` if None.
             generator: Random generator on the roots' device.
-            replayed_action: [B, A], a candidate besides those that are sampled (the last of them).
+            replayed_action: [B, A], a candidate besides those that are sampled.
+
+        Raises:
+            ValueError: If `noise` and `generator` are both given, or a replayed action to a planner
+                without candidates.
         """
         model = self.model_in_search()
         mask = self.action_mask[task_ids]
         if settings is None:
             return Plan(mode_squashed(root.mean, mask), root.value, None, None)
+        if replayed_action is not None and not self.gives_candidates:
+            raise ValueError(f"{type(self).__name__} has no candidates for a replayed action")
         if noise is None:
             batch, action_dim = mask.shape
-            noise = draw_noise(batch, action_dim, settings, mask.device, generator=generator)
+            noise = self.draw_noise(batch, action_dim, settings, mask.device, generator)
         elif generator is not None:
             raise ValueError("give noise or generator, not both: given noise needs no generator")
         if task_ids.device.type != "cpu" or len(task_ids) <= self.chunk_size:
-            return _search(model, root, task_ids, mask, settings, noise, replayed_action)
-        inputs = (*root, *noise, task_ids, mask)
-        chunks = zip(*(x.split(self.chunk_size) for x in inputs), strict=True)
-        actions: Iterable[torch.Tensor | None] = itertools.repeat(None)
-        if replayed_action is not None:
-            actions = replayed_action.split(self.chunk_size)
+            return self.search(model, root, task_ids, mask, settings, noise, replayed_action)
         plans = []
-        for (*root_and_noise, tasks, part), replayed in zip(chunks, actions, strict=False):
-            root, noise = RootOutput(*root_and_noise[:4]), SearchNoise(*root_and_noise[4:])
-            plans.append(_search(model, root, tasks, part, settings, noise, replayed))
-        return Plan(*(torch.cat(parts) for parts in zip(*plans, strict=True)))
+        for start in range(0, len(task_ids), self.chunk_size):
+            rows = slice(start, start + self.chunk_size)
+            part = RootOutput(*(x[rows] for x in root))
+            drawn = tuple(x[rows] for x in noise)
+            replayed = None if replayed_action is None else replayed_action[rows]
+            plans.append(
+                self.search(model, part, task_ids[rows], mask[rows], settings, drawn, replayed)
+            )
+        return _concatenate(plans)
+
+    @abstractmethod
+    def draw_noise(
+        self,
+        batch: int,
+        action_dim: int,
+        settings: SearchSettings,
+        device: torch.device,
+        generator: torch.Generator | None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Draw all randomness of a search of B = `batch` roots: tensors [B, ...], one or more."""
+
+    @abstractmethod
+    def search(
+        self,
+        model: SearchModel,
+        root: RootOutput,
+        task_ids: torch.Tensor,
+        action_mask: torch.Tensor,
+        settings: SearchSettings,
+        noise: tuple[torch.Tensor, ...],
+        replayed_action: torch.Tensor | None,
+    ) -> Plan:
+        """Search B roots; the result does not depend on which roots are searched together.
+
+        Args:
+            model: The world model, each call of it of any number of rows.
+            root: Its output at the roots.
+            task_ids: [B].
+            action_mask: 1 for real, 0 for padded action dimensions [B, A]; padded ones of the
+                plan's actions must be 0.
+            settings: Sizes and constants.
+            noise: What `draw_noise` returned, of these roots.
+            replayed_action: [B, A], to be one of the candidates; None where there are none.
+        """
 
 
-def _search(
-    model: ModelInSearch,
-    root: RootOutput,
-    task_ids: torch.Tensor,
-    mask: torch.Tensor,
-    settings: SearchSettings,
-    noise: SearchNoise,
-    replayed_action: torch.Tensor | None,
-) -> Plan:
-    result = gumbel_search(
-        model, root, task_ids, mask, settings, noise, replayed_action=replayed_action
+def _concatenate(plans: Sequence[Plan]) -> Plan:
+    """One plan of the plans of all chunks."""
+    action, value = (torch.cat(parts) for parts in zip(*(plan[:2] for plan in plans), strict=True))
+    candidates = [plan.candidates for plan in plans if plan.candidates is not None]
+    weights = [plan.weights for plan in plans if plan.weights is not None]
+    return Plan(
+        action,
+        value,
+        torch.cat(candidates) if candidates else None,
+        torch.cat(weights) if weights else None,
     )
-    weights = torch.softmax(result.scores, dim=-1)
-    return Plan(result.action, result.value, result.candidates, weights)

@@ -73,6 +73,12 @@ class SearchSettings(BaseSearchSettings):
 class PlanningSettings(BaseSearchSettings):
     """The searches of training and evaluation, and how they read the model."""
 
+    planner: str | type = setting(
+        "gumbel",
+        "Which search; a class of your own is given all settings of a search and says which of "
+        "them it uses.",
+        note='"gumbel" or a subclass of WorldModelPlanner',
+    )
     wide_candidates_at_eval: bool = setting(False, "Keep the inflated candidates in evaluation.")
     num_simulations_at_eval: int | None = setting(
         None,

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rllib_ezm.search.gumbel import RootOutput
-from rllib_ezm.search.planner import Planner
 from rllib_ezm.search.settings import SearchSettings
+from rllib_ezm.search.types import Planner, RootOutput
 from rllib_ezm.update.value_targets import td_targets
 
 

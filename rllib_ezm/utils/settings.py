@@ -1,8 +1,8 @@
 """Settings that are declared once: name, type, default, range and meaning of each in one place.
 
 A group of settings is a frozen dataclass of fields `name: type = setting(default, "Meaning.", ...)`
-that derives from `SettingsGroup`. Types may be `bool`, `int`, `float`, `Literal`, `FloatRange`,
-`Schedule`, a sequence of `Literal`, and unions of these with each other and with None.
+that derives from `SettingsGroup`. Types may be `bool`, `int`, `float`, `str`, `type`, `Literal`,
+`FloatRange`, `Schedule`, a sequence of `Literal`, and unions of these with each other and None.
 """
 
 from __future__ import annotations
@@ -227,6 +227,8 @@ def _is_range(value: Any) -> bool:
 
 _KINDS: dict[Any, _Kind] = {
     type(None): _Kind("None", lambda value, _: value is None, lambda _: "None"),
+    str: _Kind("str", lambda value, _: isinstance(value, str), lambda _: "a name"),
+    type: _Kind("type", lambda value, _: isinstance(value, type), lambda _: "a class"),
     bool: _Kind("bool", lambda value, _: isinstance(value, bool), lambda _: "True or False"),
     int: _Kind(
         "int",

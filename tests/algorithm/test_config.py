@@ -69,6 +69,7 @@ WRONG_WORLD_MODEL: dict[str, tuple[list[Any], str]] = {
     "task_embedding": ([("rep", "policy"), "rep", None], "rep.*dyn.*rew.*vp"),
 }
 WRONG_SEARCH: dict[str, tuple[list[Any], str]] = {
+    "planner": (["mppi", None, dict], "gumbel.*WorldModelPlanner"),
     "num_simulations": ([0, -1, 8.0], "integer >= 1"),
     "num_candidates": ([0, 4.0], "integer >= 1"),
     "policy_candidates": ([-1, 5], "integer >= 0|from 0 to num_candidates=4"),
@@ -359,7 +360,7 @@ def test_the_module_learns_sizes_from_tasks_and_settings() -> None:
     assert model["evaluation_search"]["num_simulations"] == 0
     assert model["evaluation_search"]["use_gumbel_noise"] is False
     assert model["evaluation_search"]["wide_candidates"] is False
-    assert (model["unroll_steps"], model["num_random_steps"]) == (2, 7)
+    assert model["num_random_steps"] == 7
 
 
 def test_every_world_model_setting_reaches_the_module() -> None:

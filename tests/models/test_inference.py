@@ -11,7 +11,7 @@ from oracles.plain_search_model import PlainSearchModel
 
 from rllib_ezm.models.inference import FoldedModel
 from rllib_ezm.search import SearchSettings, draw_noise, gumbel_search
-from rllib_ezm.search.planner import Planner
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 
 ROWS = 10
 TASK_IDS = torch.arange(ROWS) % NUM_TASKS
@@ -97,7 +97,7 @@ def test_a_search_chooses_the_action_that_the_training_network_chooses():
             root = plain.root(observations, task_ids)
         mask = ACTION_MASK[task_ids]
         expected = gumbel_search(plain, root, task_ids, mask, settings, noise)
-        planner = Planner(model, ACTION_MASK, value_reduction="mean")
+        planner = GumbelPlanner(model, ACTION_MASK, value_reduction="mean")
         own_root = planner.root(observations, task_ids).root
         found = planner.plan(own_root, task_ids, settings, noise=noise)
         torch.testing.assert_close(found.action, expected.action, rtol=0.0, atol=1e-3)

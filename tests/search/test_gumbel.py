@@ -65,14 +65,6 @@ def test_one_model_call_per_round(sizes: tuple[int, int]) -> None:
     ]
 
 
-def test_one_by_one_makes_one_call_per_simulation() -> None:
-    search = sized(16, 8)
-    model = RandomModel(seed=2)
-    root, task_ids, mask, noise = inputs(model, 3, 2, search)
-    gumbel_search(model, root, task_ids, mask, search, noise, one_by_one=True)
-    assert [len(call) for call in model.calls] == [3] * 16
-
-
 def test_paper_sizes_make_four_model_calls() -> None:
     model = RandomModel(seed=2)
     root, task_ids, mask, noise = inputs(model, 1, 2, SearchSettings())

@@ -60,7 +60,6 @@ def assert_same_tree(
     wide=st.booleans(),
     discount=st.sampled_from([0.99, 0.9, 1.0]),
     value_scale=st.sampled_from([0.0, 0.1, 1.0, 30.0]),
-    one_by_one=st.booleans(),
     replayed=st.booleans(),
 )
 def test_batched_search_equals_the_oracle_node_for_node(
@@ -72,7 +71,6 @@ def test_batched_search_equals_the_oracle_node_for_node(
     wide: bool,
     discount: float,
     value_scale: float,
-    one_by_one: bool,
     replayed: bool,
 ) -> None:
     search = sized(
@@ -85,7 +83,7 @@ def test_batched_search_equals_the_oracle_node_for_node(
     model = RandomModel(seed, value_scale)
     root, task_ids, mask, noise = inputs(model, batch, seed, search)
     # Replayed random actions may lie outside the range of the policy's.
-    taken = (2.0 * mask - 1.0) * 0.9995 if replayed else None
+    replayed_action = (2.0 * mask - 1.0) * 0.9995 if replayed else None
     found = gumbel_search(
         model,
         root,
@@ -93,13 +91,13 @@ def test_batched_search_equals_the_oracle_node_for_node(
         mask,
         search,
         noise,
-        replayed_action=taken,
-        one_by_one=one_by_one,
+        replayed_action=replayed_action,
     )
     actions = model.actions(batch)
-    order = "simulation" if one_by_one else "round"
     for row in range(batch):
-        oracle = search_one_root(model, root, row, task_ids, mask, search, noise, order, taken)
+        oracle = search_one_root(
+            model, root, row, task_ids, mask, search, noise, replayed_action=replayed_action
+        )
         assert_same_tree(found, actions, row, oracle)
 
 

@@ -7,7 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rllib_ezm.models.policy_distribution import mode_squashed
 from rllib_ezm.search import SearchSettings, draw_noise
-from rllib_ezm.search.planner import Planner, draw_heads, reduce_values
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
+from rllib_ezm.search.planner import draw_heads, reduce_values
 
 BATCH = 6
 TASK_IDS = torch.arange(BATCH) % 2
@@ -15,7 +16,7 @@ SETTINGS = SearchSettings(num_simulations=8, num_candidates=4, policy_candidates
 
 
 def make_planner(seed=0, **options):
-    return Planner(tiny_model(seed), ACTION_MASK, **options)
+    return GumbelPlanner(tiny_model(seed), ACTION_MASK, **options)
 
 
 def observe(seed=0):
@@ -84,7 +85,7 @@ def test_variance_is_that_of_unclipped_values():
 
 
 def test_one_head_has_no_variance():
-    planner = Planner(tiny_model(num_value_heads=1), ACTION_MASK)
+    planner = GumbelPlanner(tiny_model(num_value_heads=1), ACTION_MASK)
     assert torch.equal(planner.root(observe(), TASK_IDS).value_variance, torch.zeros(BATCH))
 
 
@@ -168,7 +169,7 @@ class CountDispatches(TorchDispatchMode):
 
 def test_a_search_of_the_paper_s_depth_dispatches_at_most_1000_operators_at_any_batch():
     model, settings = tiny_model(num_blocks=3, num_value_heads=5), SearchSettings()
-    planner = Planner(model, ACTION_MASK, chunk_size=512)
+    planner = GumbelPlanner(model, ACTION_MASK, chunk_size=512)
     counts = []
     for batch in (1, 14, 512):
         task_ids = torch.arange(batch) % 2

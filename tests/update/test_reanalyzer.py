@@ -8,7 +8,7 @@ from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 from oracles.td_oracle import td_oracle
 
 from rllib_ezm.search import RootOutput, SearchSettings
-from rllib_ezm.search.planner import Planner
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.update.reanalyzer import Reanalyzer
 
 BATCH, K, N_STEP, DISCOUNT = 6, 2, 3, 0.9
@@ -18,7 +18,7 @@ STORED_VALUE, STORED_ACTION = 1234.5, 7.0  # values no search can return
 
 
 def make_reanalyzer(ratio=1.0, settings=SETTINGS, **options):
-    planner = Planner(tiny_model(), ACTION_MASK, value_reduction="mean")
+    planner = GumbelPlanner(tiny_model(), ACTION_MASK, value_reduction="mean")
     sizes = {"unroll_steps": K, "td_steps": N_STEP, "discount": DISCOUNT}
     return Reanalyzer(planner, settings, ratio=ratio, **sizes, **options)
 

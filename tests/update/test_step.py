@@ -12,7 +12,7 @@ from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 
 from rllib_ezm.models.collective import Collective
 from rllib_ezm.search import SearchSettings
-from rllib_ezm.search.planner import Planner
+from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.update.nonfinite import NonFiniteUpdatesError
 from rllib_ezm.update.reanalyzer import Reanalyzer
 from rllib_ezm.update.settings import TrainingSettings
@@ -38,7 +38,7 @@ def make_step(**changes: Any) -> GradientStep:
     optimizer.param_groups[0]["lr"] = 1e-2
     search = SearchSettings(num_simulations=4, num_candidates=4, policy_candidates=2)
     reanalyzer = Reanalyzer(
-        Planner(target, ACTION_MASK, value_reduction="mean"),
+        GumbelPlanner(target, ACTION_MASK, value_reduction="mean"),
         search,
         unroll_steps=K,
         td_steps=N_STEP,
