@@ -73,7 +73,8 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
     `max_consecutive_env_failures` (10, see `TaskSlot`) and `envs_per_task` (1). The
-    T * envs_per_task slots are distributed over the env runners.
+    T * envs_per_task slots are distributed over the env runners. An env runner that gets
+    tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so once for all.
     """
 
     started: bool = False

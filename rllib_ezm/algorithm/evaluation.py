@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from ray.rllib.utils.metrics import (
 
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
-from rllib_ezm.tasks.multitask import TaskSet, task_set
+from rllib_ezm.tasks.multitask import resolve_tasks
 from rllib_ezm.tasks.protocol import PROTOCOLS, protocol_name
+from rllib_ezm.tasks.spec import TaskSpec
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
 
@@ -58,7 +60,7 @@ def evaluate_per_task(
         return {}, 0, 0
     played = [episode for episodes in results for episode in episodes]
     options = algorithm.config.env_config
-    report = to_report(task_set(options["tasks"]), played, _protocol(options))
+    report = to_report(resolve_tasks(options["tasks"]), played, _protocol(options))
     log = algorithm.metrics.log_value
     for result in report.tasks:
         key = (EVALUATION_RESULTS, "tasks", result.task)
@@ -122,7 +124,8 @@ def evaluate_checkpoint(
     runner = load_env_runner(
         path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
     )
-    report = to_report(runner.tasks, runner.play_episodes(), _protocol(runner.config.env_config))
+    played = runner.play_episodes()
+    report = to_report(runner.tasks.specs, played, _protocol(runner.config.env_config))
     if video_dir is not None:
         from rllib_ezm.algorithm.video import record_videos
 
@@ -201,10 +204,12 @@ def _protocol(env_config: dict[str, Any]) -> str:
     return protocol_name(env_config.get("termination", "respect"))
 
 
-def to_report(tasks: TaskSet, played: list[PlayedEpisode], protocol: str) -> EvaluationReport:
+def to_report(
+    specs: Sequence[TaskSpec], played: list[PlayedEpisode], protocol: str
+) -> EvaluationReport:
     """Group played episodes by task."""
     results = []
-    for task_id, spec in enumerate(tasks.specs):
+    for task_id, spec in enumerate(specs):
         mine = [episode for episode in played if episode.task_id == task_id]
         results.append(
             TaskResult(

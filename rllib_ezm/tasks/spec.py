@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
+
+from rllib_ezm.tasks.padding import flat_dims
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,23 @@ class TaskSpec:
         if self.max_episode_steps is None:
             return env
         return TimeLimit(env, self.max_episode_steps)
+
+    @functools.cached_property
+    def dims(self) -> tuple[int, int]:
+        """The task's own flat observation and action dims.
+
+        The first access builds an environment and closes it at once. The result stays with this
+        object and with its copies and pickles, so no process that gets a config with it builds an
+        environment for its sizes. It is no part of equality, and `dataclasses.replace` drops it.
+
+        Raises:
+            ValueError: If the environment's spaces cannot be padded.
+        """
+        env = self.build()
+        try:
+            return flat_dims(env, self.name)
+        finally:
+            env.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TaskSpec:
         """Returns itself: a spec never changes, and copies of a config have equal tasks."""
