@@ -41,10 +41,11 @@ def evaluate_per_task(
 ) -> tuple[dict[str, Any], int, int]:
     """RLlib's `custom_evaluation_function`: `evaluation_duration` episodes of every task.
 
-    Logs under `evaluation/`: per task `episode_return_mean` and `normalized_score`, and their means
-    over the tasks. Works for every algorithm that collects with `MultiTaskEnvRunner`; asynchronous
-    EZM goes on training beside env runners of the evaluation's own. Where an env runner was lost on
-    the way, the evaluation is void and nothing is logged.
+    Logs under `evaluation/`: per task `episode_return_mean`, `normalized_score` and its
+    `info_metrics`, the means of the first two over the tasks, and the constants of each task that
+    `rllib-ezm report` needs. Works for every algorithm that collects with `MultiTaskEnvRunner`;
+    asynchronous EZM goes on training beside env runners of the evaluation's own. Where an env
+    runner was lost on the way, the evaluation is void and nothing is logged.
 
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
@@ -60,15 +61,20 @@ def evaluate_per_task(
         return {}, 0, 0
     played = [episode for episodes in results for episode in episodes]
     options = algorithm.config.env_config
-    report = to_report(resolve_tasks(options["tasks"]), played, _protocol(options))
+    specs = resolve_tasks(options["tasks"])
+    report = to_report(specs, played, _protocol(options))
     log = algorithm.metrics.log_value
-    for result in report.tasks:
+    for spec, result in zip(specs, report.tasks, strict=True):
         key = (EVALUATION_RESULTS, "tasks", result.task)
         log((*key, "episode_return_mean"), result.return_mean, reduce="item")
         log((*key, "normalized_score"), result.normalized_score_mean, reduce="item")
         log((*key, "episodes"), result.episodes, reduce="item")
         log((*key, "physics_errors"), result.physics_errors, reduce="item")
         log((*key, "env_failures"), result.env_failures, reduce="item")
+        for name, mean in result.info_means.items():
+            log((*key, "info", name), mean, reduce="item")
+        for constant in ("random_score", "success_score", "action_repeat"):
+            log((*key, constant), getattr(spec, constant), reduce="item")
     log((EVALUATION_RESULTS, "normalized_score_mean"), report.normalized_score_mean, reduce="item")
     log((EVALUATION_RESULTS, "normalized_score_iqm"), report.normalized_score_iqm, reduce="item")
     mean_return = float(np.mean([result.return_mean for result in report.tasks]))
@@ -221,6 +227,9 @@ def to_report(
                 ],
                 physics_errors=sum(episode.physics_error for episode in mine),
                 env_failures=sum(episode.env_failures for episode in mine),
+                info={
+                    name: [episode.info.get(name) for episode in mine] for name in spec.info_metrics
+                },
             )
         )
     return EvaluationReport(tasks=results, protocol=protocol)

@@ -30,6 +30,7 @@ from rllib_ezm.algorithm.env_runner import (
     Collected,
     count_env_failures,
     ended_by_physics_error,
+    info_metrics,
 )
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.algorithm.rl_module import SEARCH_ACTION, SEARCH_VALUE
@@ -180,6 +181,7 @@ class EZM(ResumableAlgorithm):
                 done=episode.is_done,
                 physics_error=ended_by_physics_error(episode),
                 env_failures=count_env_failures(episode),
+                info=info_metrics(episode),
             )
         self.seconds["replay"] += time.perf_counter() - start
 
@@ -252,6 +254,8 @@ class EZM(ResumableAlgorithm):
                 score = spec.normalized_score(mean)
                 log(("tasks", spec.name, "episode_return_mean"), mean, reduce="item")
                 log(("tasks", spec.name, "normalized_score"), score, reduce="item")
+            for name, value in statistics.info_means(task).items():
+                log(("tasks", spec.name, "info", name), value, reduce="item")
         log("replay_bytes", self.replay_buffer.nbytes, reduce="item")
         log("replay_gaps", self.replay_buffer.num_gaps, reduce="item")
         for name, value in seconds.items():

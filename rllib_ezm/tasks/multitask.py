@@ -119,6 +119,7 @@ class TaskSet:
             termination,
             action_repeat=spec.action_repeat,
             name=spec.name,
+            info_metrics=spec.info_metrics,
         )
 
 
