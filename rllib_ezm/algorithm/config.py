@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -211,15 +210,17 @@ class EZMConfig(AlgorithmConfig, _Attributes):
         return self.evaluation(evaluation_duration=1)
 
     def get_task_set(self) -> TaskSet:
-        """The resolved tasks with their padded sizes (environments are probed once a process).
+        """The resolved tasks with their padded sizes.
+
+        The first call builds an environment of each task, see `TaskSpec.dims`. Tasks that
+        `env_config` has by name are replaced there by their specs, so that the sizes travel on.
 
         Raises:
             ValueError: If no tasks are set.
         """
-        tasks = self.env_config["tasks"]
-        return cached_task_set(
-            tuple(resolve_task(task) if isinstance(task, Mapping) else task for task in tasks)
-        )
+        tasks = task_set(self.env_config["tasks"])
+        self.env_config["tasks"] = list(tasks.specs)
+        return tasks
 
     def replay_bytes(self) -> int:
         """Memory of the full replay buffer [bytes]."""
@@ -289,9 +290,3 @@ class EZMConfig(AlgorithmConfig, _Attributes):
             if value is not NotProvided:
                 setattr(self, name, value)
         return self
-
-
-@functools.lru_cache(maxsize=64)
-def cached_task_set(tasks: tuple[str | TaskSpec, ...]) -> TaskSet:
-    """`task_set`, once per process for the same names and specs."""
-    return task_set(tasks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from rllib_ezm.tasks.failure import (
     EnvironmentFailedError,
 )
 from rllib_ezm.tasks.multitask import TaskSet, task_set
-from rllib_ezm.tasks.padding import PHYSICS_ERROR
+from rllib_ezm.tasks.padding import INFO_METRIC, PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.slot import TaskSlot
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
@@ -39,13 +40,17 @@ PLAY_CHUNK = 50
 
 
 class PlayedEpisode(NamedTuple):
-    """A full episode: task id, undiscounted return, length in decisions, what went wrong."""
+    """A full episode: task id, undiscounted return, length in decisions, what went wrong, metrics.
+
+    The metrics are the task's `info_metrics`, as far as the environment reported them.
+    """
 
     task_id: int
     episode_return: float
     length: int
     physics_error: bool = False
     env_failures: int = 0
+    info: Mapping[str, float] = {}
 
 
 class MultiTaskEnvRunner(SingleAgentEnvRunner):
@@ -58,7 +63,8 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
     `max_consecutive_env_failures` (10, see `TaskSlot`) and `envs_per_task` (1). The
-    T * envs_per_task slots are distributed over the env runners.
+    T * envs_per_task slots are distributed over the env runners. An env runner that gets
+    tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so once for all.
     """
 
     started: bool = False
@@ -243,6 +249,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                     before.length + len(chunk),
                     ended_by_physics_error(chunk),
                     before.env_failures + count_env_failures(chunk),
+                    info_metrics(chunk),
                 )
                 if chunk.is_done:
                     finished.append(played)
@@ -264,6 +271,15 @@ def count_env_failures(episode: SingleAgentEpisode) -> int:
     if episode.t_started == 0:
         count += int(episode.get_infos(0).get(ENV_FAILURES, 0))
     return count
+
+
+def info_metrics(episode: SingleAgentEpisode) -> dict[str, float]:
+    """The `info_metrics` of an episode at its end, as far as they were reported; empty before."""
+    return {
+        key.removeprefix(INFO_METRIC): float(value)
+        for key, value in episode.get_infos(-1).items()
+        if key.startswith(INFO_METRIC)
+    }
 
 
 def make_slot(context: Any) -> TaskSlot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +21,9 @@ from ray.rllib.utils.metrics import (
 
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
-from rllib_ezm.tasks.multitask import TaskSet, task_set
+from rllib_ezm.tasks.multitask import resolve_tasks
 from rllib_ezm.tasks.protocol import PROTOCOLS, protocol_name
+from rllib_ezm.tasks.spec import TaskSpec
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
 
@@ -46,10 +47,11 @@ def evaluate_per_task(
 ) -> tuple[dict[str, Any], int, int]:
     """RLlib's `custom_evaluation_function`: `evaluation_duration` episodes of every task.
 
-    Logs under `evaluation/`: per task `episode_return_mean` and `normalized_score`, and their means
-    over the tasks. Works for every algorithm that collects with `MultiTaskEnvRunner`; asynchronous
-    EZM goes on training beside env runners of the evaluation's own. Where an env runner was lost on
-    the way, the evaluation is void and nothing is logged.
+    Logs under `evaluation/`: per task `episode_return_mean`, `normalized_score` and its
+    `info_metrics`, the means of the first two over the tasks, and the constants of each task that
+    `rllib-ezm report` needs. Works for every algorithm that collects with `MultiTaskEnvRunner`;
+    asynchronous EZM goes on training beside env runners of the evaluation's own. Where an env
+    runner was lost on the way, the evaluation is void and nothing is logged.
 
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
@@ -61,15 +63,20 @@ def evaluate_per_task(
         return {}, 0, 0
     played = [episode for episodes in results for episode in episodes]
     options = algorithm.config.env_config
-    report = to_report(task_set(options["tasks"]), played, _protocol(options))
+    specs = resolve_tasks(options["tasks"])
+    report = to_report(specs, played, _protocol(options))
     log = algorithm.metrics.log_value
-    for result in report.tasks:
+    for spec, result in zip(specs, report.tasks, strict=True):
         key = (EVALUATION_RESULTS, "tasks", result.task)
         log((*key, "episode_return_mean"), result.return_mean, reduce="item")
         log((*key, "normalized_score"), result.normalized_score_mean, reduce="item")
         log((*key, "episodes"), result.episodes, reduce="item")
         log((*key, "physics_errors"), result.physics_errors, reduce="item")
         log((*key, "env_failures"), result.env_failures, reduce="item")
+        for name, mean in result.info_means.items():
+            log((*key, "info", name), mean, reduce="item")
+        for constant in ("random_score", "success_score", "action_repeat"):
+            log((*key, constant), getattr(spec, constant), reduce="item")
     log((EVALUATION_RESULTS, "normalized_score_mean"), report.normalized_score_mean, reduce="item")
     log((EVALUATION_RESULTS, "normalized_score_iqm"), report.normalized_score_iqm, reduce="item")
     mean_return = float(np.mean([result.return_mean for result in report.tasks]))
@@ -140,7 +147,8 @@ def evaluate_checkpoint(
     runner = load_env_runner(
         path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
     )
-    report = to_report(runner.tasks, runner.play_episodes(), _protocol(runner.config.env_config))
+    played = runner.play_episodes()
+    report = to_report(runner.tasks.specs, played, _protocol(runner.config.env_config))
     if video_dir is not None:
         from rllib_ezm.algorithm.video import record_videos
 
@@ -219,10 +227,12 @@ def _protocol(env_config: dict[str, Any]) -> str:
     return protocol_name(env_config.get("termination", "respect"))
 
 
-def to_report(tasks: TaskSet, played: list[PlayedEpisode], protocol: str) -> EvaluationReport:
+def to_report(
+    specs: Sequence[TaskSpec], played: list[PlayedEpisode], protocol: str
+) -> EvaluationReport:
     """Group played episodes by task."""
     results = []
-    for task_id, spec in enumerate(tasks.specs):
+    for task_id, spec in enumerate(specs):
         mine = [episode for episode in played if episode.task_id == task_id]
         results.append(
             TaskResult(
@@ -234,6 +244,9 @@ def to_report(tasks: TaskSet, played: list[PlayedEpisode], protocol: str) -> Eva
                 ],
                 physics_errors=sum(episode.physics_error for episode in mine),
                 env_failures=sum(episode.env_failures for episode in mine),
+                info={
+                    name: [episode.info.get(name) for episode in mine] for name in spec.info_metrics
+                },
             )
         )
     return EvaluationReport(tasks=results, protocol=protocol)

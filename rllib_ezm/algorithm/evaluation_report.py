@@ -6,8 +6,8 @@ Scores follow eq. 13, arXiv:2603.01452: (return - random) / (success - random).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class TaskResult:
         normalized_scores: Normalized score of each episode (0 random, 1 success).
         physics_errors: Episodes that a breakdown of the simulation cut short.
         env_failures: How often an environment raised an exception.
+        info: Of each metric (`TaskSpec.info_metrics`), its value in each episode; None where the
+            environment did not report it.
 
     Raises:
         ValueError: If there is no episode, the lists differ in length, or a number is not finite.
@@ -39,6 +41,7 @@ class TaskResult:
     normalized_scores: list[float]
     physics_errors: int = 0
     env_failures: int = 0
+    info: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = {len(self.returns), len(self.lengths), len(self.normalized_scores)}
@@ -50,6 +53,9 @@ class TaskResult:
             )
         if not all(math.isfinite(x) for x in (*self.returns, *self.normalized_scores)):
             raise ValueError(f"{self.task}: a return or score is not finite")
+        for name, values in self.info.items():
+            if len(values) != self.episodes:
+                raise ValueError(f"{self.task}: {len(values)} values of {name!r} for its episodes")
 
     @property
     def episodes(self) -> int:
@@ -75,6 +81,15 @@ class TaskResult:
     def normalized_score_mean(self) -> float:
         """Mean normalized score."""
         return float(np.mean(self.normalized_scores))
+
+    @property
+    def info_means(self) -> dict[str, float]:
+        """Mean of each metric over the episodes that reported it, if any did."""
+        reported = {
+            name: [value for value in values if value is not None]
+            for name, values in self.info.items()
+        }
+        return {name: float(np.mean(values)) for name, values in reported.items() if values}
 
     def normalized_score_interval(self) -> tuple[float, float] | None:
         """Bootstrap interval of the mean score, see `bootstrap_interval`."""
@@ -144,6 +159,24 @@ class EvaluationReport:
         table.add_row("interquartile mean", "", "", "", f"{self.normalized_score_iqm:.3f}", "")
         return table
 
+    def to_metrics_table(self) -> Table | None:
+        """Return the table of the tasks' metrics, a row for each; None if no task has any."""
+        if not any(result.info for result in self.tasks):
+            return None
+        table = Table(title="metrics of the environments")
+        table.add_column("task", no_wrap=True)
+        table.add_column("metric", no_wrap=True)
+        table.add_column("mean", justify="right")
+        table.add_column("episodes", justify="right")
+        for result in self.tasks:
+            for name, values in result.info.items():
+                mean = result.info_means.get(name)
+                reported = sum(value is not None for value in values)
+                table.add_row(
+                    result.task, name, "n/a" if mean is None else f"{mean:.3f}", str(reported)
+                )
+        return table
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values: each episode, the means and the intervals."""
         return {
@@ -165,6 +198,10 @@ class EvaluationReport:
                     "returns": [float(x) for x in result.returns],
                     "lengths": [int(x) for x in result.lengths],
                     "normalized_scores": [float(x) for x in result.normalized_scores],
+                    "info": {
+                        name: {"mean": result.info_means.get(name), "values": list(values)}
+                        for name, values in result.info.items()
+                    },
                 }
                 for result in self.tasks
             ],

@@ -30,6 +30,7 @@ from rllib_ezm.algorithm.env_runner import (
     PlayedEpisode,
     count_env_failures,
     ended_by_physics_error,
+    info_metrics,
 )
 from rllib_ezm.algorithm.evaluation import play_and_wait, play_beside
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
@@ -128,6 +129,7 @@ class EZM(ResumableAlgorithm):
                 done=episode.is_done,
                 physics_error=ended_by_physics_error(episode),
                 env_failures=count_env_failures(episode),
+                info=info_metrics(episode),
             )
         self.seconds["replay"] += time.perf_counter() - start
 

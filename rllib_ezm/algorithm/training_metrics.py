@@ -25,6 +25,8 @@ def log_tasks(metrics: MetricsLogger, statistics: TaskStatistics) -> None:
             mean = float(np.mean(statistics.returns[task]))
             log((*key, "episode_return_mean"), mean, reduce="item")
             log((*key, "normalized_score"), spec.normalized_score(mean), reduce="item")
+        for name, value in statistics.info_means(task).items():
+            log((*key, "info", name), value, reduce="item")
 
 
 def log_progress(

@@ -26,7 +26,7 @@ from rllib_ezm.algorithm.callbacks import (
 )
 from rllib_ezm.baselines import HeadPerTask
 from rllib_ezm.probes.gradient_similarity import cosines
-from rllib_ezm.tasks import task_set
+from rllib_ezm.tasks.multitask import resolve_tasks
 
 _INTERVAL, _NUM_TASKS = "gradient_similarity_interval", "gradient_similarity_tasks"
 
@@ -145,6 +145,6 @@ class SACGradientSimilarity(RLlibCallback):
         samples = trained.get("num_module_steps_trained_lifetime", 0)
         result["num_updates_lifetime"] = int(samples // algorithm.config.total_train_batch_size)
         if measured:
-            names = task_set(algorithm.config.env_config["tasks"]).names
+            names = [spec.name for spec in resolve_tasks(algorithm.config.env_config["tasks"])]
             matrices = {name: matrix.numpy() for name, matrix in measured.items()}
             result.setdefault(PROBES, {})[GRADIENT_COSINE] = cosine_report(matrices, names)

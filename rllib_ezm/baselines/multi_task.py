@@ -39,8 +39,10 @@ def on_tasks(config: Config, tasks: Sequence[str | TaskSpec], **options: Any) ->
     ratios (`training_intensity`, rollouts) from `num_envs_per_env_runner`, which is set to their
     number: with N env runners, set it to an N-th.
 
-    Its observation is one flat vector: action mask (A), padded observation, one-hot task id (T).
-    Training and evaluation explore and play as EZM's do, and `rllib-ezm report` reads the results.
+    It builds an environment of each task to read its sizes, which the config then carries to all
+    processes. Its observation is one flat vector: action mask (A), padded observation, one-hot task
+    id (T). Training and evaluation explore and play as EZM's do, and `rllib-ezm report` reads the
+    results.
 
     Args:
         config: Of an algorithm for Box observations and actions (PPO, SAC, TQC, DreamerV3, ...).
@@ -50,7 +52,9 @@ def on_tasks(config: Config, tasks: Sequence[str | TaskSpec], **options: Any) ->
     Raises:
         ValueError: If a task is unknown or an option does not exist.
     """
-    env_config = EZMConfig().tasks(tasks, **options).env_config
+    chosen = EZMConfig().tasks(tasks, **options)
+    chosen.get_task_set()
+    env_config = chosen.env_config
     config.environment(ENV_NAME, env_config=env_config)
     config.env_runners(
         num_envs_per_env_runner=len(env_config["tasks"]) * env_config["envs_per_task"],

@@ -76,6 +76,9 @@ def evaluate(
         protocol=protocol,
     )
     Console().print(report.to_rich_table())
+    metrics = report.to_metrics_table()
+    if metrics is not None:
+        Console().print(metrics)
     if json_file is not None:
         origin = {"checkpoint": str(checkpoint), "num_simulations": num_simulations, "seed": seed}
         json_file.write_text(json.dumps(origin | report.to_dict(), indent=2) + "\n")

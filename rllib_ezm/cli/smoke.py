@@ -9,6 +9,7 @@ from typing import Any
 from ray.rllib.algorithms import AlgorithmConfig
 
 from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.tasks.multitask import resolve_tasks
 from rllib_ezm.utils.errors import UserError
 
 SMOKE_STOP = {"num_updates_lifetime": 10}
@@ -52,7 +53,7 @@ def scale_down(config: AlgorithmConfig) -> EZMConfig:
     for name, largest in LARGEST.items():
         setattr(small, name, _limited(getattr(small, name), largest))
     small.policy_candidates = round(share * small.num_candidates)
-    tasks = small.get_task_set().specs
+    tasks = resolve_tasks(small.env_config["tasks"])
     wait = STEPS_BEFORE_LEARNING * len(tasks)
     for name in ("num_steps_sampled_before_learning_starts", "num_random_steps"):
         setattr(small, name, _limited(getattr(small, name), wait))

@@ -8,25 +8,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rllib_ezm.tasks import resolve_task
 from rllib_ezm.utils.errors import UserError
 
 RESULT_FILE = "result.json"
 PARAMS_FILE = "params.json"
 EVALUATED = "evaluation/tasks/NAME/episode_return_mean"
 
-_SPEC_TEXT = re.compile(
-    r"^TaskSpec\(name=(?P<quote>['\"])(?P<name>.+?)(?P=quote), "
-    r".*random_score=(?P<random>[^,]+), success_score=(?P<success>[^,]+), "
-    r".*action_repeat=(?P<repeat>\d+)",
-    re.DOTALL,
-)
+TASKS = "env_config/tasks"
+"""Field of `Trial.config` that names the tasks of a trial, joined by "+"."""
+
+_CONSTANTS = ("random_score", "success_score", "action_repeat")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -55,6 +52,8 @@ class Curve:
         seconds: Training time [P], in seconds.
         returns: Mean episode return of the evaluation [P], in the task's reward unit.
         scores: Mean normalized score of the evaluation [P], eq. 13.
+        info: Mean of each metric of the environment's `info` in the evaluation [P]; NaN where it
+            was not reported.
     """
 
     env_steps: np.ndarray
@@ -62,20 +61,27 @@ class Curve:
     seconds: np.ndarray
     returns: np.ndarray
     scores: np.ndarray
+    info: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:
-        """The fields in their order, each [P]."""
-        return (self.env_steps, self.updates, self.seconds, self.returns, self.scores)
+        """The fields in their order, then the metrics, each [P]."""
+        fields = (self.env_steps, self.updates, self.seconds, self.returns, self.scores)
+        return (*fields, *self.info.values())
 
     def at(self, points: np.ndarray) -> Curve:
         """The curve at some of its points: indices or a mask."""
-        return Curve(*(column[points] for column in self.columns))
+        return self._of_columns([column[points] for column in self.columns])
 
     def followed_by(self, point: Iterable[float]) -> Curve:
         """The curve and one more point, a number for each of `columns`."""
         pairs = zip(self.columns, point, strict=True)
-        return Curve(*(np.append(column, value) for column, value in pairs))
+        return self._of_columns([np.append(column, value) for column, value in pairs])
+
+    def _of_columns(self, columns: Sequence[np.ndarray]) -> Curve:
+        steps, updates, seconds, returns, scores, *info = columns
+        metrics = dict(zip(self.info, info, strict=True))
+        return Curve(steps, updates, seconds, returns, scores, metrics)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ class Trial:
         experiment: Name of the experiment's folder.
         name: Name of the trial's folder.
         seed: Its seed; None if it had none.
-        config: The config's fields, nested ones joined by "/", with their values as JSON text.
+        config: The config's fields, nested ones joined by "/", with their values as JSON text; its
+            tasks by their names, see `TASKS`.
         tasks: The constants of its tasks.
         curves: The curve of each of its tasks.
         gradients: Similarity of its tasks' gradients; None if not measured, or of one task.
@@ -160,15 +167,18 @@ def _read_trial(folder: Path) -> Trial:
     if not params_file.is_file():
         raise UserError(f"{folder} has a {RESULT_FILE} but no {PARAMS_FILE}: not a trial of Tune")
     params = json.loads(params_file.read_text(encoding="utf-8"))
-    tasks = _task_infos((params.get("env_config") or {}).get("tasks") or [])
     results = _results(folder / RESULT_FILE)
+    tasks = _task_infos(results, folder)
+    config = dict(_flatten(params))
+    if tasks:
+        config[TASKS] = json.dumps("+".join(tasks))
     return Trial(
         experiment=folder.parent.name,
         name=folder.name,
         seed=params.get("seed"),
-        config=dict(_flatten(params)),
+        config=config,
         tasks=tasks,
-        curves=_curves(results, params.get("evaluation_interval"), tasks),
+        curves=_curves(results, params.get("evaluation_interval")),
         gradients=_gradients(results, list(tasks)),
     )
 
@@ -187,15 +197,19 @@ def _results(file: Path) -> list[dict[str, Any]]:
     return list(results.values())
 
 
-def _curves(
-    results: Sequence[dict[str, Any]], interval: int | None, tasks: Mapping[str, TaskInfo]
-) -> dict[str, Curve]:
+def _evaluated(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the evaluation of a result found of each task."""
+    return (result.get("evaluation") or {}).get("tasks") or {}
+
+
+def _curves(results: Sequence[dict[str, Any]], interval: int | None) -> dict[str, Curve]:
     """The curve of each task; RLlib repeats an evaluation in later results, which are skipped."""
     rows: dict[str, list[tuple[float, ...]]] = {}
+    info: dict[str, list[dict[str, float | None]]] = {}
     for result in results:
         if not interval or result["training_iteration"] % interval:
             continue
-        evaluated = (result.get("evaluation") or {}).get("tasks") or {}
+        evaluated = _evaluated(result)
         for task, values in evaluated.items():
             episode_return, score = values["episode_return_mean"], values["normalized_score"]
             if episode_return is None or score is None:
@@ -209,12 +223,19 @@ def _curves(
                 score,
             )
             rows.setdefault(task, []).append(row)
-    unknown = sorted(set(rows) - set(tasks))
-    if unknown:
-        raise UserError(f"{RESULT_FILE} has tasks that {PARAMS_FILE} lacks: {', '.join(unknown)}")
-    return {
-        task: Curve(*np.asarray(rows[task], dtype=np.float64).T) for task in tasks if task in rows
-    }
+            info.setdefault(task, []).append(values.get("info") or {})
+    curves = {}
+    for task, points in rows.items():
+        steps, updates, seconds, returns, scores = np.asarray(points, dtype=np.float64).T
+        metrics = _info_columns(info[task])
+        curves[task] = Curve(steps, updates, seconds, returns, scores, metrics)
+    return curves
+
+
+def _info_columns(points: Sequence[Mapping[str, float | None]]) -> dict[str, np.ndarray]:
+    """Each metric that any of P evaluations reported [P]."""
+    names = dict.fromkeys(name for point in points for name in point)
+    return {name: np.array([point.get(name) for point in points], dtype=float) for name in names}
 
 
 def _gradients(results: Sequence[dict[str, Any]], tasks: Sequence[str]) -> GradientCosines | None:
@@ -249,18 +270,28 @@ def _env_steps(result: Mapping[str, Any], task: str, num_tasks: int) -> float:
     return float(result["num_env_steps_sampled_lifetime"]) / num_tasks
 
 
-def _task_infos(tasks: Sequence[Any]) -> dict[str, TaskInfo]:
-    """Constants of the tasks of `env_config`: a `TaskSpec` is JSON as its text, else resolved."""
-    infos = {}
-    for task in tasks:
-        match = _SPEC_TEXT.match(task) if isinstance(task, str) else None
-        if match is not None:
-            infos[match["name"]] = TaskInfo(
-                float(match["random"]), float(match["success"]), int(match["repeat"])
-            )
-        else:
-            spec = resolve_task(task)
-            infos[spec.name] = TaskInfo(spec.random_score, spec.success_score, spec.action_repeat)
+def _task_infos(results: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, TaskInfo]:
+    """Constants of the tasks, which every evaluation writes into the results.
+
+    Raises:
+        UserError: If an evaluation lacks them, as those of earlier versions do.
+    """
+    infos: dict[str, TaskInfo] = {}
+    for result in results:
+        for task, values in _evaluated(result).items():
+            missing = [name for name in _CONSTANTS if values.get(name) is None]
+            if missing and values.get("episode_return_mean") is not None:
+                raise UserError(
+                    f"{folder / RESULT_FILE}: its evaluations of {task} lack "
+                    f"{', '.join(missing)}. It was written by an earlier version of rllib_ezm: "
+                    "make the report with that one, or train again"
+                )
+            if not missing and task not in infos:
+                infos[task] = TaskInfo(
+                    float(values["random_score"]),
+                    float(values["success_score"]),
+                    int(values["action_repeat"]),
+                )
     return infos
 
 

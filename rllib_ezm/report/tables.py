@@ -49,6 +49,27 @@ def task_rows(variants: Sequence[Variant], statistic: str) -> list[Row]:
     return rows
 
 
+def info_rows(variants: Sequence[Variant], statistic: str) -> list[Row]:
+    """A row per task, variant and metric of the environment's `info` that was reported."""
+    rows = []
+    for task in _all_tasks(variants):
+        for variant in variants:
+            curves = variant.curves(task)
+            for metric in dict.fromkeys(name for curve in curves for name in curve.info):
+                columns = [curve.info[metric] for curve in curves if metric in curve.info]
+                reported = [column[np.isfinite(column)] for column in columns]
+                runs = np.array(
+                    [summarize(values, statistic) for values in reported if len(values)]
+                )
+                if len(runs) == 0:
+                    continue
+                row: Row = {"task": task, "variant": variant.name, "metric": metric}
+                estimate = task_estimate(runs)
+                row |= {"statistic": statistic, "seeds": estimate.runs}
+                rows.append(row | _columns("", estimate))
+    return rows
+
+
 def aggregate_rows(
     comparisons: Sequence[Comparison], statistic: str, reference: str | None
 ) -> list[Row]:
@@ -77,7 +98,12 @@ def aggregate_rows(
 
 
 def curve_rows(variants: Sequence[Variant]) -> list[Row]:
-    """A row per evaluation and task of every run: the evidence behind all other numbers."""
+    """A row per evaluation and task of every run: the evidence behind all other numbers.
+
+    Each metric of any task has a column.
+    """
+    curves = [curve for variant in variants for t in variant.trials for curve in t.curves.values()]
+    metrics = list(dict.fromkeys(name for curve in curves for name in curve.info))
     return [
         {
             "variant": variant.name,
@@ -90,11 +116,12 @@ def curve_rows(variants: Sequence[Variant]) -> list[Row]:
             "episode_return_mean": round(value, 2),
             "normalized_score": round(score, 5),
         }
+        | {f"info/{name}": _at(curve.info.get(name), point) for name in metrics}
         for variant in variants
         for trial in variant.trials
         for task, curve in trial.curves.items()
-        for steps, updates, seconds, value, score in zip(
-            curve.env_steps, curve.updates, curve.seconds, curve.returns, curve.scores, strict=True
+        for point, (steps, updates, seconds, value, score) in enumerate(
+            zip(*curve.columns[:5], strict=True)
         )
     ]
 
@@ -163,6 +190,17 @@ def readable_aggregate_rows(rows: Sequence[Row]) -> list[Row]:
     return list(table.values())
 
 
+def readable_info_rows(rows: Sequence[Row]) -> list[Row]:
+    """`info_rows` with a column per metric."""
+    table: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        key = row["task"], row["variant"]
+        line = table.setdefault(key, {"task": key[0], "variant": key[1], "seeds": row["seeds"]})
+        interval = f" {_interval(row, '', '.3f')}" if row["low"] is not None else ""
+        line[f"{row['metric']} ({row['statistic']})"] = f"{row['value']:.3f}{interval}"
+    return list(table.values())
+
+
 def setting_notes(variants: Sequence[Variant]) -> list[str]:
     """Sentences on variants whose trials disagree on a config field, seeds aside."""
     notes = []
@@ -197,6 +235,13 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = ("" if row.get(column) is None else str(row[column]) for column in columns)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _at(column: np.ndarray | None, point: int) -> float | None:
+    """A metric at a point of a curve; None where it was not reported."""
+    if column is None or math.isnan(column[point]):
+        return None
+    return round(float(column[point]), 5)
 
 
 def _all_tasks(variants: Sequence[Variant]) -> list[str]:

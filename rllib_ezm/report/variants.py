@@ -20,7 +20,6 @@ UNSET = "unset"
 
 # What `rllib train file` or a user appends to the name of an experiment that is one of several.
 _SUFFIXES = re.compile(r"(_seed\d+|_\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})+$")
-_SPEC_NAME = re.compile(r"TaskSpec\(name=\\?['\"](.+?)\\?['\"],")
 
 
 @dataclass(frozen=True)
@@ -151,9 +150,7 @@ def _setting(trial: Trial, field: str) -> str:
 
 
 def readable(value: str) -> str:
-    """A value of `Trial.config` for a name: without quotes, a task as its name."""
-    if "TaskSpec(" in value:
-        return "+".join(_SPEC_NAME.findall(value))
+    """A value of `Trial.config` for a name: without quotes."""
     if value == UNSET:
         return UNSET
     parsed = json.loads(value)

@@ -125,6 +125,7 @@ def _write_tables(
         "## Per task",
         tables.markdown(tables.readable_task_rows(tasks)),
         POLICIES_NOTE,
+        *_info_section(out, variants, statistic),
         "## Over tasks",
         SCORES_NOTE if reference is None else f"{SCORES_NOTE} {TEST_NOTE}",
     ]
@@ -136,6 +137,15 @@ def _write_tables(
             tables.markdown(tables.readable_aggregate_rows(rows)),
         ]
     return [*sections, "## Runs", tables.markdown(tables.run_rows(variants)), "## Figures"]
+
+
+def _info_section(out: Path, variants: Sequence[Variant], statistic: str) -> list[str]:
+    """Write the CSV file of the environments' metrics; return their section, if there are any."""
+    rows = tables.info_rows(variants, statistic)
+    if not rows:
+        return []
+    tables.write_csv(out / "info.csv", rows)
+    return ["## Metrics of the environments", tables.markdown(tables.readable_info_rows(rows))]
 
 
 def _write_figures(

@@ -181,7 +181,6 @@ def _resolve(name: str) -> TaskSpec | None:
         random_score=0.0,
         success_score=1000.0,
         max_episode_steps=1000,
-        description=f"DeepMind Control suite: {domain} {task}",
     )
 
 

@@ -29,7 +29,6 @@ def _resolve(env_id: str, env_kwargs: dict[str, Any] | None = None) -> TaskSpec 
         name=f"gym:{env_id}",
         make=functools.partial(make_gymnasium_env, env_id, **(env_kwargs or {})),
         max_episode_steps=registered.max_episode_steps,
-        description=f"Gymnasium {env_id}",
     )
 
 

@@ -91,6 +91,7 @@ def _resolve(name: str) -> TaskSpec | None:
     """Returns the spec of "<robot>-<task>".
 
     Scores are the paper's where it has them; else random 0 and HumanoidBench's own success bar.
+    There are no `info_metrics`: `info` holds the terms of the reward and no `success`.
     """
     _refuse_g1(name)
     module = import_humanoid_bench()
@@ -104,7 +105,6 @@ def _resolve(name: str) -> TaskSpec | None:
         random_score=scores["random"],
         success_score=scores["success"],
         max_episode_steps=task.max_episode_steps,
-        description=f"HumanoidBench {name}",
     )
 
 

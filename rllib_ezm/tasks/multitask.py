@@ -86,8 +86,8 @@ class TaskSet:
             termination: "respect" or "ignore", see `PadTask`.
 
         Raises:
-            ValueError: If there is no such task, or terminations of a task without a time limit
-                are to be ignored.
+            ValueError: If there is no such task, its environment has other dims than the task set,
+                or terminations of a task without a time limit are to be ignored.
         """
         if not 0 <= task_id < self.num_tasks:
             raise ValueError(f"task_id {task_id} is not in [0, {self.num_tasks}).")
@@ -97,8 +97,21 @@ class TaskSet:
                 f'Task {spec.name!r} has no time limit, so with termination="ignore" its episodes '
                 "might never end: set its max_episode_steps."
             )
+        env = spec.build(render_mode)
+        expected, found = (
+            (self.obs_dims[task_id], self.action_dims[task_id]),
+            flat_dims(env, spec.name),
+        )
+        if found != expected:
+            env.close()
+            raise ValueError(
+                f"Task {spec.name!r}: this environment has {found[0]} observation and {found[1]} "
+                f"action dims, but {expected[0]} and {expected[1]} were read when the tasks were "
+                "set. Its factory must build the same spaces every time and in every process; a "
+                "task that has changed since needs a new TaskSpec."
+            )
         return PadTask(
-            spec.build(render_mode),
+            env,
             task_id,
             self.num_tasks,
             self.obs_dim,
@@ -106,11 +119,15 @@ class TaskSet:
             termination,
             action_repeat=spec.action_repeat,
             name=spec.name,
+            info_metrics=spec.info_metrics,
         )
 
 
 def task_set(tasks: Sequence[str | Mapping[str, Any] | TaskSpec]) -> TaskSet:
-    """Resolves tasks and builds each environment once to learn its dims.
+    """Resolves tasks and reads their dims.
+
+    That builds an environment of each task given by name, and of each spec whose `dims` have not
+    been read yet; the specs of a task set have them: `task_set(task_set(names).specs)` builds none.
 
     Args:
         tasks: Names, dicts or specs, see `resolve_task`. The order gives the task ids.
@@ -118,6 +135,20 @@ def task_set(tasks: Sequence[str | Mapping[str, Any] | TaskSpec]) -> TaskSet:
     Raises:
         ValueError: If the list is empty, a name is unknown or occurs twice, or a task's spaces
             cannot be padded.
+    """
+    specs = resolve_tasks(tasks)
+    return TaskSet(
+        specs,
+        obs_dims=tuple(spec.dims[0] for spec in specs),
+        action_dims=tuple(spec.dims[1] for spec in specs),
+    )
+
+
+def resolve_tasks(tasks: Sequence[str | Mapping[str, Any] | TaskSpec]) -> tuple[TaskSpec, ...]:
+    """Returns the specs of several tasks, see `resolve_task`; builds no environment.
+
+    Raises:
+        ValueError: If the list is empty, or a name is unknown or occurs twice.
     """
     if isinstance(tasks, (str, Mapping, TaskSpec)):
         raise ValueError(f"Tasks are given as a list; write [{tasks!r}].")
@@ -131,17 +162,7 @@ def task_set(tasks: Sequence[str | Mapping[str, Any] | TaskSpec]) -> TaskSet:
             "a task are `envs_per_task`, a variant needs its own name "
             "(dataclasses.replace(spec, name=...))."
         )
-    dims = [_probe(spec) for spec in specs]
-    return TaskSet(specs, tuple(obs for obs, _ in dims), tuple(action for _, action in dims))
-
-
-def _probe(spec: TaskSpec) -> tuple[int, int]:
-    """Returns the flat dims of a task, from an environment that is closed at once."""
-    env = spec.build()
-    try:
-        return flat_dims(env, spec.name)
-    finally:
-        env.close()
+    return specs
 
 
 def _prefix_mask(dims: Sequence[int]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ Shape legend: T tasks, D padded observation dim, A padded action dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +19,9 @@ PaddedObs = dict[str, Any]
 
 PHYSICS_ERROR = "physics_error"
 """Info key, True at a step whose simulation broke down: see `PadTask` and `GuardedMujocoEnv`."""
+
+INFO_METRIC = "info/"
+"""Prefix of the info keys, at the last step of an episode, that hold its `info_metrics`."""
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -78,8 +82,9 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
     * A step whose observation or reward is not finite (in float32) is one whose simulation broke
       down: it keeps the last good observation, gives reward 0, is truncated, and has
       `info["physics_error"] = True`. So nothing that is not finite leaves this class.
-    * Info is otherwise empty, as vector environments turn each info key into an array, which costs
-      time.
+    * The last step of an episode has the `info_metrics` in its info, as `info["info/NAME"]`. Info
+      is otherwise empty, as vector environments turn each key of each step into an array, which
+      costs time.
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         *,
         action_repeat: int = 1,
         name: str | None = None,
+        info_metrics: Sequence[str] = (),
     ) -> None:
         """Wraps `env`.
 
@@ -106,6 +112,7 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
                 until it is truncated.
             action_repeat: Simulator steps per decision.
             name: Task name for error messages.
+            info_metrics: See `TaskSpec`.
 
         Raises:
             ValueError: If an argument does not fit the environment.
@@ -136,6 +143,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         self._action_mask = np.zeros(action_dim, dtype=np.float32)
         self._action_mask[:own_action_dim] = 1.0
         self._last_obs = np.zeros(obs_dim, dtype=np.float32)
+        self._info_metrics = info_metrics
+        self._metrics: dict[str, float] = {}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -156,6 +165,7 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
                 f"{self.name}: reset() gave a non-finite observation in dims {bad}"
             )
         self._last_obs = padded
+        self._metrics = {}
         return self._to_dict(padded), {}
 
     def step(
@@ -165,7 +175,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
 
         Raises:
             ValueError: If the task's own action dims are not finite.
-            EnvironmentFailedError: If the environment raised an exception.
+            EnvironmentFailedError: If the environment raised an exception, or one of the
+                `info_metrics` is no number.
         """
         own_action = self._to_own_action(action)
         try:
@@ -176,14 +187,36 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         if not (abs(reward) <= _FLOAT32_MAX and np.isfinite(padded).all()):
             return self.cut_short({PHYSICS_ERROR: True})
         self._last_obs = padded
-        kept = {PHYSICS_ERROR: True} if info.get(PHYSICS_ERROR) else {}
+        kept: dict[str, Any] = {}
+        if info.get(PHYSICS_ERROR):
+            kept[PHYSICS_ERROR] = True
+        elif self._info_metrics:
+            self._read_metrics(info)
+        if terminated or truncated:
+            kept |= self._metrics
         return self._to_dict(padded), reward, bool(terminated), bool(truncated), kept
 
     def cut_short(
         self, info: dict[str, Any]
     ) -> tuple[PaddedObs, float, bool, bool, dict[str, Any]]:
         """The result of a step that broke down: the last good observation, reward 0, truncated."""
-        return self._to_dict(self._last_obs), 0.0, False, True, info
+        return self._to_dict(self._last_obs), 0.0, False, True, info | self._metrics
+
+    def _read_metrics(self, info: dict[str, Any]) -> None:
+        """Remembers the latest value of each metric that this step reports."""
+        for name in self._info_metrics:
+            value = info.get(name)
+            if value is None:
+                continue
+            plain = isinstance(value, (bool, int, float, np.generic, np.ndarray))
+            number = np.asarray(value if plain else None)
+            if number.size != 1 or number.dtype.kind not in "biuf":
+                raise EnvironmentFailedError(
+                    f"{self.name}: info[{name!r}] is no number but {value!r}; take it out of the "
+                    "task's info_metrics"
+                )
+            if np.isfinite(number).all():
+                self._metrics[INFO_METRIC + name] = float(number.item())
 
     def _to_own_action(self, action: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the environment's own action: own dims of (A,), [-1, 1] -> [low, high]."""

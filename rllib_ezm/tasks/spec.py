@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
+
+from rllib_ezm.tasks.padding import flat_dims
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,13 @@ class TaskSpec:
             repeat: 1000 steps with `action_repeat=2` are 500 decisions. None: the environment
             ends its own episodes.
         action_repeat: Simulator steps per decision.
-        description: One line for tables and reports.
+        info_metrics: Keys of the environment's `info` to report beside the return, e.g.
+            `("success",)`, kept as a tuple. The metric of an episode is the last value that one of
+            its decisions reported; with action repeat, the `info` of a decision is that of its last
+            simulator step. Values are numbers or booleans, arrays of one included. None, what is
+            not finite and steps whose simulation broke down count as not reported, and an episode
+            without any value is left out of the means. Any other value is a failure of the
+            environment.
 
     Raises:
         ValueError: If a field is out of range.
@@ -43,7 +52,7 @@ class TaskSpec:
     success_score: float = 1.0
     max_episode_steps: int | None = None
     action_repeat: int = 1
-    description: str = ""
+    info_metrics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -64,6 +73,21 @@ class TaskSpec:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Task {self.name!r}: {field} must be an int >= 1, got {value!r}.")
+        object.__setattr__(self, "info_metrics", self._checked_info_metrics())
+
+    def _checked_info_metrics(self) -> tuple[str, ...]:
+        """Returns `info_metrics` as a tuple."""
+        names = self.info_metrics
+        if (
+            not isinstance(names, (list, tuple))
+            or not all(isinstance(name, str) and name and "--" not in name for name in names)
+            or len(set(names)) != len(names)
+        ):
+            raise ValueError(
+                f"Task {self.name!r}: info_metrics must be a list of different keys of the "
+                f'environment\'s info, non-empty strings without "--", got {names!r}.'
+            )
+        return tuple(names)
 
     def build(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Returns a new environment with the time limit of `max_episode_steps` applied."""
@@ -71,6 +95,23 @@ class TaskSpec:
         if self.max_episode_steps is None:
             return env
         return TimeLimit(env, self.max_episode_steps)
+
+    @functools.cached_property
+    def dims(self) -> tuple[int, int]:
+        """The task's own flat observation and action dims.
+
+        The first access builds an environment and closes it at once. The result stays with this
+        object and with its copies and pickles, so no process that gets a config with it builds an
+        environment for its sizes. It is no part of equality, and `dataclasses.replace` drops it.
+
+        Raises:
+            ValueError: If the environment's spaces cannot be padded.
+        """
+        env = self.build()
+        try:
+            return flat_dims(env, self.name)
+        finally:
+            env.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TaskSpec:
         """Returns itself: a spec never changes, and copies of a config have equal tasks."""
@@ -96,7 +137,7 @@ _COMMON_OPTIONS = (
     "success_score",
     "max_episode_steps",
     "action_repeat",
-    "description",
+    "info_metrics",
 )
 _FAMILIES: dict[str, _TaskFamily] = {}
 _USER_TASKS: dict[str, TaskSpec] = {}
@@ -136,7 +177,7 @@ def register_task(
     success_score: float = 1.0,
     max_episode_steps: int | None = None,
     action_repeat: int = 1,
-    description: str = "",
+    info_metrics: Sequence[str] = (),
     overwrite: bool = False,
 ) -> TaskSpec:
     """Registers your own task, so that `name` works wherever a task name does.
@@ -150,7 +191,7 @@ def register_task(
         success_score: See `TaskSpec`.
         max_episode_steps: See `TaskSpec`; simulator steps, before action repeat.
         action_repeat: See `TaskSpec`.
-        description: See `TaskSpec`.
+        info_metrics: See `TaskSpec`.
         overwrite: Replace a task registered before under this name.
 
     Returns:
@@ -171,7 +212,7 @@ def register_task(
         success_score=success_score,
         max_episode_steps=max_episode_steps,
         action_repeat=action_repeat,
-        description=description,
+        info_metrics=info_metrics,
     )
     _USER_TASKS[name] = spec
     return spec
@@ -181,7 +222,7 @@ def resolve_task(task: str | TaskSpec | Mapping[str, Any], **options: Any) -> Ta
     """Returns the spec of a task given by name, by spec, or by a dict with "name" and options.
 
     Options override the task's defaults: `random_score`, `success_score`, `max_episode_steps`
-    (simulator steps, before action repeat), `action_repeat`, `description`, and those of the
+    (simulator steps, before action repeat), `action_repeat`, `info_metrics`, and those of the
     family (gym: `env_kwargs`). An option that is None keeps the default. Keyword options win over
     those in the dict.
 

@@ -1,8 +1,9 @@
-"""Per-task bookkeeping of collected episodes: returns, env steps, normalized scores."""
+"""Per-task bookkeeping of collected episodes: returns, env steps, scores, `info` metrics."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ class TaskStatistics:
         self.physics_errors = np.zeros(len(specs), dtype=np.int64)
         self.env_failures = np.zeros(len(specs), dtype=np.int64)
         self.returns = [deque[float](maxlen=window) for _ in specs]
+        self.info = [
+            {name: deque[float | None](maxlen=window) for name in spec.info_metrics}
+            for spec in specs
+        ]
         self._ongoing: dict[str, float] = {}
 
     def add(
@@ -36,8 +41,12 @@ class TaskStatistics:
         done: bool,
         physics_error: bool = False,
         env_failures: int = 0,
+        info: Mapping[str, float] | None = None,
     ) -> None:
-        """Add a chunk of an episode: rewards of its L decisions [L], and what went wrong."""
+        """Add a chunk of an episode: rewards of its L decisions [L], and what went wrong.
+
+        The last chunk also has the episode's `info_metrics`, as far as they were reported.
+        """
         self.env_steps[task_id] += len(rewards)
         self.physics_errors[task_id] += physics_error
         self.env_failures[task_id] += env_failures
@@ -45,6 +54,8 @@ class TaskStatistics:
         if done:
             self.episodes[task_id] += 1
             self.returns[task_id].append(total)
+            for name, values in self.info[task_id].items():
+                values.append((info or {}).get(name))
         else:
             self._ongoing[episode_id] = total
 
@@ -54,6 +65,14 @@ class TaskStatistics:
             spec.normalized_score(float(np.mean(returns))) if returns else None
             for spec, returns in zip(self.specs, self.returns, strict=True)
         ]
+
+    def info_means(self, task_id: int) -> dict[str, float]:
+        """Mean of each metric over the task's latest episodes that reported it, if any did."""
+        reported = {
+            name: [value for value in values if value is not None]
+            for name, values in self.info[task_id].items()
+        }
+        return {name: float(np.mean(values)) for name, values in reported.items() if values}
 
     def score_mean(self) -> float:
         """Mean normalized score over the tasks; a task without an episode yet counts 0."""
@@ -71,10 +90,16 @@ class TaskStatistics:
             "physics_errors": self.physics_errors.copy(),
             "env_failures": self.env_failures.copy(),
             "returns": [list(returns) for returns in self.returns],
+            "info": [
+                {name: list(values) for name, values in metrics.items()} for metrics in self.info
+            ],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore `get_state()`'s result; episodes that were under way then are not resumed."""
+        """Restore `get_state()`'s result; episodes that were under way then are not resumed.
+
+        A metric that the state lacks starts without episodes.
+        """
         self.env_steps = np.asarray(state["env_steps"]).copy()
         self.episodes = np.asarray(state["episodes"]).copy()
         self.physics_errors = np.asarray(state["physics_errors"]).copy()
@@ -83,4 +108,10 @@ class TaskStatistics:
             deque(values, maxlen=old.maxlen)
             for values, old in zip(state["returns"], self.returns, strict=True)
         ]
+        for metrics, stored in zip(
+            self.info, state.get("info", [{}] * len(self.info)), strict=True
+        ):
+            for name, values in metrics.items():
+                values.clear()
+                values.extend(stored.get(name, []))
         self.abandon_ongoing()

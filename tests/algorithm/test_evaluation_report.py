@@ -125,6 +125,25 @@ def test_table_shows_spread_and_intervals() -> None:
     assert text.count("[0.500, 0.500]") == 2
 
 
+def test_metrics_have_a_table_and_every_episode_in_the_dict() -> None:
+    first = TaskResult("a", [1.0] * 2, [5] * 2, [0.0] * 2, info={"success": [1.0, None]})
+    other = TaskResult("b", [1.0] * 2, [5] * 2, [0.0] * 2, info={"height": [None, None]})
+    report = EvaluationReport([first, other])
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(report.to_metrics_table())
+    rows = [line.strip("│").split("│") for line in screen.getvalue().splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["a", "success", "1.000", "1"],
+        ["b", "height", "n/a", "0"],
+    ]
+    assert EvaluationReport([task("a", [0.5])]).to_metrics_table() is None
+    read = json.loads(json.dumps(report.to_dict()))
+    assert read["tasks"][0]["info"] == {"success": {"mean": 1.0, "values": [1.0, None]}}
+    assert read["tasks"][1]["info"] == {"height": {"mean": None, "values": [None, None]}}
+    with pytest.raises(ValueError, match="1 values of 'x' for its episodes"):
+        TaskResult("a", [1.0] * 2, [5] * 2, [0.0] * 2, info={"x": [1.0]})
+
+
 def test_dict_is_json_with_every_episode() -> None:
     returns = [np.float32(1.5), np.float32(2.5)]
     lengths = [np.int64(3), np.int64(4)]

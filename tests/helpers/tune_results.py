@@ -10,13 +10,8 @@ from typing import Any
 INTERVAL = 2
 
 
-def spec_text(task: str, *, random: float = 0.0, success: float = 100.0, repeat: int = 2) -> str:
-    """A `TaskSpec` as it stands in `params.json`."""
-    return (
-        f"TaskSpec(name='{task}', make=functools.partial(<class 'Env'>, 'a', 'b'), "
-        f"random_score={random}, success_score={success}, max_episode_steps=1000, "
-        f"action_repeat={repeat}, description='a, b')"
-    )
+CONSTANTS = {"random_score": 0.0, "success_score": 100.0, "action_repeat": 2}
+"""Of every task, as its evaluations have them."""
 
 
 def write_trial(
@@ -28,6 +23,7 @@ def write_trial(
     per_task: bool = True,
     config: Mapping[str, Any] | None = None,
     gradients: Mapping[str, Sequence[float]] | None = None,
+    info: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None,
 ) -> Path:
     """Write a trial whose tasks (success score 100) had these evaluation returns.
 
@@ -40,10 +36,11 @@ def write_trial(
         steps: Env steps of each task per iteration.
         per_task: Count env steps per task, as EZM does and other algorithms do not.
         config: Further fields of the config.
+        info: By task and metric, its mean in each evaluation; None where it was not reported.
         gradients: By module, the cosine of the first two tasks in each iteration from the second.
     """
     folder.mkdir(parents=True)
-    tasks = [spec_text(task) for task in returns]
+    tasks = [f"TaskSpec(name='{task}', make=<function f at 0x7f{seed}>)" for task in returns]
     params = {"seed": seed, "evaluation_interval": INTERVAL, "env_config": {"tasks": tasks}}
     (folder / "params.json").write_text(json.dumps(params | dict(config or {})))
     count = len(next(iter(returns.values()), []))
@@ -52,8 +49,12 @@ def write_trial(
         latest = iteration // INTERVAL - 1
         evaluated = {
             task: {"episode_return_mean": values[latest], "normalized_score": values[latest] / 100}
+            | CONSTANTS
             for task, values in returns.items()
         }
+        for task, metrics in (info or {}).items():
+            means = {name: values[latest] for name, values in metrics.items()}
+            evaluated[task]["info"] = {k: v for k, v in means.items() if v is not None}
         result: dict[str, Any] = {
             "training_iteration": iteration,
             "time_total_s": 10.0 * iteration,

@@ -82,6 +82,27 @@ def test_report_of_a_folder_of_experiments(
 
 
 @NEEDS_EXTRA
+def test_metrics_of_the_environments_have_a_table(tmp_path: Path) -> None:
+    for seed, success in ((0, 0.2), (1, 0.6)):
+        info = {TASKS[0]: {"success": [None] * 18 + [success, success]}}
+        returns = {task: [50.0] * 20 for task in TASKS}
+        write_trial(tmp_path / "full" / f"t{seed}", returns, seed=seed, info=info)
+    write_trial(tmp_path / "less" / "t", {task: [50.0] * 20 for task in TASKS})
+    out = tmp_path / "out"
+    assert main(["report", str(tmp_path), "--out", str(out), "--max-env-steps", "3900"]) == 0
+    (row,) = rows(out / "info.csv")
+    assert (row["task"], row["variant"], row["metric"]) == (TASKS[0], "full", "success")
+    assert (row["statistic"], row["seeds"], row["value"]) == ("last", "2", "0.4")
+    assert (row["low"], row["high"]) == ("0.2", "0.6")
+    curves = rows(out / "curves.csv")
+    assert [r["info/success"] for r in curves if r["seed"] == "1"][17:20] == ["", "0.6", "0.6"]
+    assert {r["info/success"] for r in curves if r["variant"] == "less"} == {""}
+    text = (out / "report.md").read_text()
+    assert "| task | variant | seeds | success (last) |" in text
+    assert f"| {TASKS[0]} | full | 2 | 0.400 [0.200, 0.600] |" in text
+
+
+@NEEDS_EXTRA
 def test_variants_of_several_seeds_are_tested_against_the_reference(
     runs: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -59,22 +58,32 @@ def test_a_resumed_trial_replaces_what_it_repeats_and_a_running_one_is_cut(tmp_p
     np.testing.assert_array_equal(trial.curves["dmc:a"].returns, [1, 7, 8])
 
 
-def test_tasks_given_by_name_are_resolved(tmp_path: Path) -> None:
-    folder = write_trial(tmp_path / "e" / "t", {"dmc:walker-run": [1.0]})
-    params = json.loads((folder / "params.json").read_text())
-    params["env_config"]["tasks"] = [{"name": "dmc:walker-run", "action_repeat": 4}]
-    (folder / "params.json").write_text(json.dumps(params))
+def test_the_tasks_are_those_of_the_evaluations(tmp_path: Path) -> None:
+    write_trial(tmp_path / "e" / "t", {"dmc:b": [1.0], "dmc:a": [1.0]})
     (trial,), _ = find_trials([tmp_path])
-    assert trial.tasks["dmc:walker-run"] == TaskInfo(0.0, 1000.0, 4)
+    assert list(trial.tasks) == list(trial.curves) == ["dmc:b", "dmc:a"]
+    assert trial.config["env_config/tasks"] == '"dmc:b+dmc:a"'
 
 
-def test_the_text_of_a_task_in_params_json_is_that_of_a_task_spec() -> None:
-    """`spec_text` and the parser both follow the dataclass: a new field must not break them."""
-    from rllib_ezm.report.runs import _task_infos
-    from rllib_ezm.tasks import resolve_task
+def test_results_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    folder = write_trial(tmp_path / "e" / "t", {"dmc:a": [1.0]})
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text.replace('"success_score": 100.0, ', ""))
+    with pytest.raises(UserError, match=r"dmc:a lack success_score\. It was written by an earlier"):
+        find_trials([tmp_path])
 
-    spec = resolve_task("dmc:walker-run", action_repeat=3, random_score=-1.5, description="x, y=1")
-    assert _task_infos([str(spec)]) == {"dmc:walker-run": TaskInfo(-1.5, 1000.0, 3)}
+
+def test_metrics_of_the_environments_are_read(tmp_path: Path) -> None:
+    info = {"dmc:a": {"success": [0.0, None, 1.0], "height": [None, 2.0, 3.0]}}
+    write_trial(tmp_path / "e" / "t", {"dmc:a": [1.0, 2.0, 3.0], "dmc:b": [0.0] * 3}, info=info)
+    (trial,), _ = find_trials([tmp_path])
+    curve = trial.curves["dmc:a"]
+    np.testing.assert_array_equal(curve.info["success"], [0, np.nan, 1])
+    np.testing.assert_array_equal(curve.info["height"], [np.nan, 2, 3])
+    assert trial.curves["dmc:b"].info == {}
+    np.testing.assert_array_equal(curve.at(np.array([2])).info["height"], [3])
+    longer = curve.followed_by([1.0] * 5 + [7.0, 8.0])
+    assert (longer.info["success"][-1], longer.info["height"][-1]) == (7.0, 8.0)
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

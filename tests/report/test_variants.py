@@ -92,6 +92,15 @@ def test_trials_of_one_task_each_make_a_variant_of_all(tmp_path: Path) -> None:
     assert (variant.name, variant.tasks) == ("1 task", ("dmc:a", "dmc:b"))
 
 
+def test_a_grid_of_tasks_names_each_set_by_its_tasks(tmp_path: Path) -> None:
+    for index, tasks in enumerate((["dmc:a"], ["dmc:a", "dmc:b"])):
+        write_trial(tmp_path / "grid" / f"t{index}", {task: [1.0] for task in tasks})
+    assert list(groups(group_trials(find_trials([tmp_path])[0]))) == [
+        "tasks=dmc:a",
+        "tasks=dmc:a+dmc:b",
+    ]
+
+
 def test_the_settings_of_a_sweep_have_their_own_names(tmp_path: Path) -> None:
     settings = [
         {"variant": "full", "coeff": 0.25, "lr": lr} | change

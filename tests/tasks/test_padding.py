@@ -129,6 +129,75 @@ def test_numbers_that_are_not_finite_end_the_episode_at_the_last_good_observatio
     assert env.step(np.zeros(3, np.float32))[1:] == (1.0, False, False, {})
 
 
+class Reporting(ScriptedEnv):
+    """Step t reports the t-th of the infos."""
+
+    def __init__(self, *infos, **script):
+        super().__init__(**script)
+        self.infos = infos
+
+    def step(self, action):
+        *result, info = super().step(action)
+        return *result, info | self.infos[self.t - 1]
+
+
+def play(*infos, **kwargs):
+    """Infos of an episode whose steps report these, with the metric `x`."""
+    script = {"truncate_at": len(infos), **kwargs.pop("script", {})}
+    env = pad(Reporting(*infos, **script), info_metrics=("x",), name="walker", **kwargs)
+    found = []
+    for _ in range(2):
+        assert env.reset()[1] == {}
+        found, done = [], False
+        while not done:
+            *_, terminated, truncated, info = env.step(np.zeros(3, np.float32))
+            found.append(info)
+            done = terminated or truncated
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0, 1), 1.0),
+        ((1, False), 0.0),
+        ((np.bool_(True), np.float32(0.5)), 0.5),
+        ((3, None), 3.0),
+        ((3, np.nan), 3.0),
+        ((3, np.inf), 3.0),
+        ((1, np.array([[2]])), 2.0),
+    ],
+)
+def test_a_metric_is_the_last_value_of_the_episode(values, expected):
+    found = play(*({"x": value, "y": 7} for value in values))
+    assert found == [{}, {"info/x": expected}]
+    assert type(found[-1]["info/x"]) is float
+
+
+def test_a_metric_that_a_step_lacks_keeps_its_value_and_may_be_missing_altogether():
+    assert play({"x": 4}, {}, {"y": 1})[-1] == {"info/x": 4.0}
+    assert play({"y": 4}, {"y": 1}) == [{}, {}]
+
+
+def test_with_action_repeat_a_decision_reports_its_last_simulator_step():
+    infos = [{"x": t} for t in range(5)]
+    assert play(*infos, action_repeat=2) == [{}, {}, {"info/x": 4.0}]
+    assert play({"x": 1}, {}, {}, {"x": 2}, {}, action_repeat=3) == [{}, {}]
+
+
+def test_a_step_that_broke_down_reports_no_metric_and_the_episode_keeps_its_own():
+    infos = [{"x": t} for t in range(1, 5)]
+    expected = {"physics_error": True, "info/x": 2.0}
+    assert play(*infos, script={"physics_error_at": 3})[-1] == expected
+    assert play(*infos, script={"bad_obs_at": 3})[-1] == expected
+
+
+@pytest.mark.parametrize("value", ["yes", [1, 2], np.zeros(2), {"a": 1}, 1 + 2j, [[1], [2, 3]]])
+def test_a_metric_that_is_no_number_is_a_failure_of_the_environment(value):
+    with pytest.raises(EnvironmentFailedError, match=r"walker: info\['x'\] is no number but"):
+        play({"x": value})
+
+
 def test_exceptions_of_the_environment_name_the_task_and_the_place():
     env = pad(FaultyEnv("always"), name="walker")
     env.reset()

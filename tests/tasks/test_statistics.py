@@ -16,7 +16,7 @@ def make_statistics(window=2):
     return TaskStatistics(
         (
             TaskSpec("a", no_env, random_score=10.0, success_score=30.0),
-            TaskSpec("b", no_env, random_score=0.0, success_score=100.0),
+            TaskSpec("b", no_env, success_score=100.0, info_metrics=("success", "height")),
         ),
         window,
     )
@@ -124,6 +124,26 @@ def test_episodes_under_way_at_a_restart_are_dropped():
     statistics.set_state(state)
     add(statistics, 0, "x", 1.0, done=True)
     assert list(statistics.returns[0]) == [1.0]
+
+
+def test_metrics_are_means_over_the_latest_episodes_that_reported_them():
+    statistics = make_statistics(window=2)
+    assert statistics.info_means(1) == {}
+    for episode, info in enumerate([{"success": 1.0}, {"success": 0.5, "height": 3.0}, {}]):
+        statistics.add(1, f"e{episode}", np.ones(2), done=False)
+        statistics.add(1, f"e{episode}", np.ones(2), done=True, info=info)
+    assert statistics.info_means(1) == {"success": 0.5, "height": 3.0}
+    assert statistics.info_means(0) == {}
+    restored = make_statistics(window=2)
+    state = statistics.get_state()
+    restored.set_state(state)
+    assert restored.info_means(1) == {"success": 0.5, "height": 3.0}
+    add(restored, 1, "later", 1.0, done=True)
+    assert restored.info_means(1) == {}, "the last two episodes reported none"
+    assert state["info"][1] == {"success": [0.5, None], "height": [3.0, None]}
+    del state["info"]
+    restored.set_state(state)
+    assert restored.info_means(1) == {}, "a state from before there were metrics"
 
 
 def test_state_of_another_number_of_tasks_is_refused():

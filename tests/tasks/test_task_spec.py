@@ -36,6 +36,10 @@ def test_normalized_score_eq13():
         ({"action_repeat": None}, "action_repeat must be an int >= 1"),
         ({"max_episode_steps": 0}, "max_episode_steps must be an int >= 1"),
         ({"max_episode_steps": 10.5}, "max_episode_steps must be an int >= 1"),
+        ({"info_metrics": "success"}, "must be a list of different keys"),
+        ({"info_metrics": ["a", "a"]}, "must be a list of different keys"),
+        ({"info_metrics": ["a--b"]}, "must be a list of different keys"),
+        ({"info_metrics": [3]}, "must be a list of different keys"),
     ],
 )
 def test_spec_refuses_bad_fields(fields, message):
@@ -124,6 +128,16 @@ def test_unknown_names_list_near_matches_and_prefixes(name, suggestion):
     assert suggestion in message
     assert "Known prefixes: dmc:, gym:" in message
     assert "your own tasks: my-task" in message
+
+
+def test_metrics_are_an_option_of_every_task():
+    register_task("mine", ScriptedEnv, info_metrics=["success"])
+    assert resolve_task("mine").info_metrics == ("success",)
+    task = resolve_task({"name": "gym:Pendulum-v1", "info_metrics": ["a", "b"]})
+    assert task.info_metrics == ("a", "b")
+    assert len({task, resolve_task(task)}) == 1, "hashable, whatever the metrics were given as"
+    with pytest.raises(ValueError, match="no option 'description'"):
+        resolve_task("mine", description="a task")
 
 
 def test_unknown_options_are_named():
