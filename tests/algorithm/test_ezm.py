@@ -21,8 +21,9 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.algorithm.checkpoint_evaluation import evaluate_checkpoint, load_env_runner
 from rllib_ezm.algorithm.env_runner import ENV_NAME, TASK_ID, MultiTaskEnvRunner
-from rllib_ezm.algorithm.evaluation import evaluate_checkpoint, evaluate_per_task, load_env_runner
+from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.algorithm.ezm import to_chunk
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
