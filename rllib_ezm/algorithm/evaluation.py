@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -22,15 +19,12 @@ from ray.rllib.utils.metrics import (
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.tasks.multitask import resolve_tasks
-from rllib_ezm.tasks.protocol import PROTOCOLS, protocol_name
+from rllib_ezm.tasks.protocol import protocol_name
 from rllib_ezm.tasks.spec import TaskSpec
-from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
-from rllib_ezm.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 PLAY = "play"
-MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
 
 
 @runtime_checkable
@@ -64,7 +58,7 @@ def evaluate_per_task(
     played = [episode for episodes in results for episode in episodes]
     options = algorithm.config.env_config
     specs = resolve_tasks(options["tasks"])
-    report = to_report(specs, played, _protocol(options))
+    report = to_report(specs, played, protocol_of(options))
     log = algorithm.metrics.log_value
     for spec, result in zip(specs, report.tasks, strict=True):
         key = (EVALUATION_RESULTS, "tasks", result.task)
@@ -122,108 +116,8 @@ def play_beside(
     return list(results.values())
 
 
-def evaluate_checkpoint(
-    path: Path,
-    *,
-    episodes: int,
-    video_dir: Path | None = None,
-    num_simulations: int | None = None,
-    seed: int | None = None,
-    protocol: str | None = None,
-) -> EvaluationReport:
-    """Evaluate a checkpoint in this process; needs no Ray cluster.
-
-    Args:
-        path: Folder written by `Algorithm.save_to_path` or by Tune.
-        episodes: Full episodes per task.
-        video_dir: Folder for one mp4 per task; None for none.
-        num_simulations: S of the search; 0 acts with the policy mean; None as trained.
-        seed: Seed of the environments; None as trained.
-        protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as trained.
-
-    Raises:
-        UserError: If `path` is not such a checkpoint.
-    """
-    runner = load_env_runner(
-        path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
-    )
-    played = runner.play_episodes()
-    report = to_report(runner.tasks.specs, played, _protocol(runner.config.env_config))
-    if video_dir is not None:
-        from rllib_ezm.algorithm.video import record_videos
-
-        record_videos(
-            runner.module,
-            runner.tasks,
-            video_dir,
-            seed=seed or 0,
-            termination=PROTOCOLS[report.protocol],
-        )
-    runner.stop()
-    return report
-
-
-def load_env_runner(
-    path: Path,
-    *,
-    episodes: int,
-    num_simulations: int | None,
-    seed: int | None,
-    protocol: str | None = None,
-) -> MultiTaskEnvRunner:
-    """An env runner with a checkpoint's weights, `episodes` slots per task.
-
-    Raises:
-        UserError: If `path` holds no checkpoint of an algorithm that uses `MultiTaskEnvRunner`.
-    """
-    config = load_config(path)
-    config = config.copy(copy_frozen=False)
-    if not issubclass(config.env_runner_cls, MultiTaskEnvRunner):
-        raise UserError(
-            f"{path} was trained without rllib_ezm's MultiTaskEnvRunner; `rllib evaluate` needs it "
-            "to play every task: set config.env_runners(env_runner_cls=MultiTaskEnvRunner)."
-        )
-    config.in_evaluation = True
-    config.num_env_runners = 0
-    config.evaluation(evaluation_duration=episodes, evaluation_duration_unit="episodes")
-    config.explore = False
-    if seed is not None:
-        config.debugging(seed=seed)
-    if num_simulations is not None:
-        config.num_simulations_at_eval = num_simulations
-    if protocol is not None:
-        config.env_config = {**config.env_config, "termination": PROTOCOLS[protocol]}
-    runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
-    runner.module.restore_from_path(path / MODULE_PATH)
-    return runner
-
-
-def load_config(path: Path) -> AlgorithmConfig:
-    """The config of an algorithm's checkpoint, which RLlib stores as a pickle.
-
-    Raises:
-        UserError: If `path` holds no checkpoint of an algorithm, or a damaged one.
-    """
-    arguments = path / "class_and_ctor_args.pkl"
-    if not arguments.is_file() or not (path / MODULE_PATH).is_dir():
-        raise UserError(
-            f"{path} is not an algorithm checkpoint: it lacks {arguments.name} or {MODULE_PATH}."
-        )
-    if (path / MANIFEST_FILE).is_file():  # other algorithms on our env runner write none
-        verify(path, within=(arguments.name, MODULE_PATH.as_posix()))
-    with arguments.open("rb") as file:
-        stored = pickle.load(file)["ctor_args_and_kwargs"]
-    config = stored[0][0] if stored[0] else stored[1]["config"]
-    return config if not isinstance(config, dict) else _from_dict(config)
-
-
-def _from_dict(config: dict[str, Any]) -> Any:
-    from rllib_ezm.algorithm.config import EZMConfig
-
-    return EZMConfig().update_from_dict(config)
-
-
-def _protocol(env_config: dict[str, Any]) -> str:
+def protocol_of(env_config: dict[str, Any]) -> str:
+    """The protocol of the environments, see `rllib_ezm.tasks.protocol`."""
     return protocol_name(env_config.get("termination", "respect"))
 
 

@@ -63,7 +63,7 @@ def evaluate(
         raise UserError(f"--json: no such folder: {json_file.absolute().parent}")
     from rich.console import Console
 
-    from rllib_ezm.algorithm.evaluation import evaluate_checkpoint
+    from rllib_ezm.algorithm.checkpoint_evaluation import evaluate_checkpoint
     from rllib_ezm.cli.cluster import set_verbosity
 
     set_verbosity(verbose=False)

@@ -16,8 +16,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune.result import TRAINING_ITERATION
 from rich.table import Table
 
+from rllib_ezm.algorithm.checkpoint_evaluation import load_config
 from rllib_ezm.algorithm.config import EZMConfig
-from rllib_ezm.algorithm.evaluation import load_config
 from rllib_ezm.algorithm.setters import GROUPS
 from rllib_ezm.execution.checkpointing import EZM_STATE, REPLAY
 from rllib_ezm.replay.storage import load_state

@@ -19,8 +19,8 @@ from ray.rllib.algorithms import AlgorithmConfig
 from ray.rllib.algorithms.sac import SACConfig
 
 from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.algorithm.checkpoint_evaluation import evaluate_checkpoint
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
-from rllib_ezm.algorithm.evaluation import evaluate_checkpoint
 from rllib_ezm.baselines import on_tasks
 from rllib_ezm.baselines.gradient_similarity import with_gradient_similarity
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec, register_task, spec, task_set

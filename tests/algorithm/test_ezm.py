@@ -22,8 +22,9 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.algorithm.batches import to_chunk
+from rllib_ezm.algorithm.checkpoint_evaluation import evaluate_checkpoint, load_env_runner
 from rllib_ezm.algorithm.env_runner import ENV_NAME, TASK_ID, MultiTaskEnvRunner
-from rllib_ezm.algorithm.evaluation import evaluate_checkpoint, evaluate_per_task, load_env_runner
+from rllib_ezm.algorithm.evaluation import evaluate_per_task
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

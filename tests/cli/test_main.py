@@ -257,7 +257,7 @@ def test_a_trial_that_can_never_be_placed_is_refused(
 def test_evaluate_prints_the_table_and_writes_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import rllib_ezm.algorithm.evaluation
+    import rllib_ezm.algorithm.checkpoint_evaluation
 
     asked: dict[str, object] = {}
 
@@ -265,7 +265,7 @@ def test_evaluate_prints_the_table_and_writes_json(
         asked.update(options, path=path)
         return EvaluationReport([TaskResult("dmc:walker-run", [250.0], [1000], [0.25])])
 
-    monkeypatch.setattr(rllib_ezm.algorithm.evaluation, "evaluate_checkpoint", play)
+    monkeypatch.setattr(rllib_ezm.algorithm.checkpoint_evaluation, "evaluate_checkpoint", play)
     (tmp_path / "rllib_checkpoint.json").write_text("{}")
     figures = tmp_path / "figures.json"
     options = ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
