@@ -33,6 +33,7 @@ from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
 from rllib_ezm.update.settings import TrainingSettings
+from rllib_ezm.utils.ray_internals import OpenConfig
 from rllib_ezm.utils.settings import defaults, settings_of
 
 GroupT = TypeVar("GroupT")
@@ -47,11 +48,13 @@ if TYPE_CHECKING:
     ):
         """The types of the attributes that `EZMConfig.__init__` sets."""
 
+        def __init__(self, **settings: Any) -> None: ...
+
 else:
     _Attributes = object
 
 
-class EZMConfig(AlgorithmConfig, _Attributes):
+class EZMConfig(OpenConfig, _Attributes):
     """Configuration of EZ-M (arXiv:2603.01452).
 
     The defaults are the paper's values where it states them;
@@ -71,9 +74,9 @@ class EZMConfig(AlgorithmConfig, _Attributes):
         from rllib_ezm.algorithm.ezm import EZM
 
         super().__init__(algo_class=algo_class or EZM)
-        self.env = ENV_NAME  # type: ignore[assignment]
+        self.env = ENV_NAME
         self.tasks([])
-        self.env_runner_cls = MultiTaskEnvRunner  # type: ignore[assignment]
+        self.env_runner_cls = MultiTaskEnvRunner
         self.num_env_runners = 0
         self.rollout_fragment_length = 10
         self.delay_between_env_runner_restarts_s = 1.0
@@ -84,7 +87,7 @@ class EZMConfig(AlgorithmConfig, _Attributes):
         self.evaluation_interval = None
         self.evaluation_duration = 5
         self.evaluation_config = AlgorithmConfig.overrides(explore=False)
-        self.custom_evaluation_function = evaluate_per_task  # type: ignore[assignment]
+        self.custom_evaluation_function = evaluate_per_task
 
         self.grad_clip_by = "global_norm"
         for name, group in GROUPS.items():
@@ -130,9 +133,7 @@ class EZMConfig(AlgorithmConfig, _Attributes):
 
     @override(AlgorithmConfig)
     @sets(TrainingArguments)
-    def training(  # type: ignore[override]
-        self, **settings: Any
-    ) -> EZMConfig:
+    def training(self, **settings: Any) -> EZMConfig:
         """Set the settings of training; RLlib's other training settings are passed on to it."""
         own = settings_of(TrainingSettings).keys() - RLLIB_TRAINING
         super().training(**{name: settings[name] for name in settings.keys() - own})
@@ -251,7 +252,7 @@ class EZMConfig(AlgorithmConfig, _Attributes):
     @override(AlgorithmConfig)
     def validate(self) -> None:
         super().validate()
-        check_settings(self, self._value_error)
+        check_settings(self, self.refuse)
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -265,14 +266,12 @@ class EZMConfig(AlgorithmConfig, _Attributes):
 
         return EZMTorchLearner
 
-    @property
-    @override(AlgorithmConfig)
-    def _model_config_auto_includes(self) -> dict[str, Any]:
+    @override(OpenConfig)
+    def model_settings(self) -> dict[str, Any]:
         tasks = self.get_task_set()
         training, planning = self.group(TrainingSettings), self.group(PlanningSettings)
         search = asdict(planning.training_search(self.gamma))
         return {
-            **super()._model_config_auto_includes,
             **asdict(planning),
             "num_random_steps": training.num_random_steps,
             "variance_window_decay": training.variance_window_decay,

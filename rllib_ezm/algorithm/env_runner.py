@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
@@ -24,6 +23,7 @@ from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import INFO_METRIC, PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.slot import TaskSlot
+from rllib_ezm.utils.ray_internals import OpenEnvRunner
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 ENV_NAME = "ezm_multitask"
@@ -53,7 +53,7 @@ class PlayedEpisode(NamedTuple):
     info: Mapping[str, float] = {}
 
 
-class MultiTaskEnvRunner(SingleAgentEnvRunner):
+class MultiTaskEnvRunner(OpenEnvRunner):
     """Collects every task of `env_config["tasks"]` in equal shares of env steps.
 
     A slot whose task is ahead of the average turns to the one with the fewest env steps so far on
@@ -70,15 +70,15 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
     started: bool = False
     """Whether the algorithm knows this process: not so after a restart by Ray, see `collect`."""
 
-    @override(SingleAgentEnvRunner)
+    @override(OpenEnvRunner)
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        if self._seed is not None and self.worker_index:
+        if self.seed is not None and self.worker_index:
             # RLlib's are consecutive, and the seeds of a runner's slots follow on from its own: the
             # second slot of one runner would play the episodes of the first slot of the next.
-            self._seed = derived_seed(self._seed, self.worker_index) % 2**31
+            self.seed = derived_seed(self.seed, self.worker_index) % 2**31
 
-    @override(SingleAgentEnvRunner)
+    @override(OpenEnvRunner)
     def make_env(self) -> None:
         if self.env is not None:
             self.env.close()
@@ -113,15 +113,17 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
             )
         )
         self.num_envs = len(slots)
-        self._needs_initial_reset = True
+        self.reset_before_sampling()
 
-    @override(SingleAgentEnvRunner)
-    def _new_episode(self, env_index: int, episodes: Any = None) -> None:
-        ongoing = episodes if episodes is not None else self._ongoing_episodes
-        task = self._schedule(env_index, ongoing)
-        super()._new_episode(env_index, episodes)
-        ongoing[env_index].custom_data[TASK_ID] = task
-        ongoing[env_index].custom_data[EPISODE_INDEX] = self._episode_index[env_index]
+    @override(OpenEnvRunner)
+    def before_episode(self, env_index: int, ongoing: list[SingleAgentEpisode | None]) -> int:
+        return self._schedule(env_index, ongoing)
+
+    @override(OpenEnvRunner)
+    def after_episode_start(self, env_index: int, episode: SingleAgentEpisode, given: Any) -> None:
+        task: int = given
+        episode.custom_data[TASK_ID] = task
+        episode.custom_data[EPISODE_INDEX] = self._episode_index[env_index]
         self._episode_index[env_index] += 1
         self.env.unwrapped.envs[env_index].next_task = task
 
@@ -154,25 +156,19 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
         self.slot_tasks[env_index] = first
         return first
 
-    @override(SingleAgentEnvRunner)
-    def _increase_sampled_metrics(self, num_steps: int, num_episodes_completed: int) -> None:
+    @override(OpenEnvRunner)
+    def count_steps(self, num_steps: int) -> None:
         """Also counts env steps between RLlib's synchronizations, once per training iteration.
 
         Else an iteration of many `sample()` calls would act at random far beyond
         `num_random_steps`.
         """
-        super()._increase_sampled_metrics(num_steps, num_episodes_completed)
         self.num_env_steps_sampled_lifetime += num_steps * (self.config.num_env_runners or 1)
 
-    @override(SingleAgentEnvRunner)
-    def _try_env_step(self, actions: Any) -> Any:
+    @override(OpenEnvRunner)
+    def translate_error(self, error: RuntimeError) -> BaseException:
         """Keeps the message of a failed environment, which RLlib hides in a bare RuntimeError."""
-        try:
-            return super()._try_env_step(actions)
-        except RuntimeError as error:
-            if isinstance(error.__cause__, EnvironmentFailedError):
-                raise error.__cause__ from error.__cause__.__cause__
-            raise
+        return error.__cause__ if isinstance(error.__cause__, EnvironmentFailedError) else error
 
     def collect(self) -> Collected:
         """`sample()` and `get_metrics()` for an algorithm that has started this runner.
@@ -205,21 +201,21 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                 next ones.
         """
         self.started = True
-        self._weights_seq_no = 0
+        self.accept_older_weights()
         self.metrics.reset()
         seed_generators(seed)
         if self.env is None:
             return
-        if self._seed is None or not self.config.in_evaluation:
-            self._seed = seed % 2**31
+        if self.seed is None or not self.config.in_evaluation:
+            self.seed = seed % 2**31
         runners = self.config.num_env_runners or 1
         self.num_env_steps_sampled_lifetime = int(env_steps.sum())
         self.task_steps[:] = env_steps // runners
         self.slot_tasks = [None] * self.num_envs
         self._first_tasks = list(self._slots)
         self._episode_index = [0] * self.num_envs
-        self._ongoing_episodes = [None] * self.num_envs
-        self._needs_initial_reset = True
+        self.forget_ongoing_episodes()
+        self.reset_before_sampling()
 
     def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
         """Plays exactly one full episode in every slot of this runner's share, from fresh resets.
@@ -255,7 +251,7 @@ class MultiTaskEnvRunner(SingleAgentEnvRunner):
                     finished.append(played)
                 else:
                     partial[chunk.id_] = played
-        self._needs_initial_reset = True
+        self.reset_before_sampling()
         self.get_metrics()
         return finished
 

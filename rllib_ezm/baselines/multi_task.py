@@ -28,6 +28,7 @@ from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.tasks import TaskSpec
+from rllib_ezm.utils.ray_internals import model_config_of
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
@@ -127,7 +128,7 @@ class MultiHeadSACCatalog(SACCatalog):
 
     @property
     def _num_tasks(self) -> int:
-        return int(self._model_config_dict["num_tasks"])
+        return int(model_config_of(self)["num_tasks"])
 
     def _heads(self, build: Any, framework: str) -> nn.Module:
         return HeadPerTask(build(framework) for _ in range(self._num_tasks))

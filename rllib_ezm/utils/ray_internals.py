@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -97,6 +98,8 @@ class OpenLearner(TorchLearner):
 class OpenEnvRunner(SingleAgentEnvRunner):
     """RLlib's `SingleAgentEnvRunner` whose episodes, seed and counters are within reach."""
 
+    env: Any
+
     @property
     def seed(self) -> int | None:
         """Seed of the next reset of all environments (private: `EnvRunner._seed`).
@@ -178,3 +181,36 @@ class OpenEnvRunner(SingleAgentEnvRunner):
             if translated is error:
                 raise
             raise translated from translated.__cause__
+
+
+class OpenConfig(AlgorithmConfig):
+    """RLlib's `AlgorithmConfig` with the model's settings, and errors in RLlib's form."""
+
+    def model_settings(self) -> dict[str, Any]:
+        """What the RLModule's `model_config` contains beside RLlib's own settings.
+
+        Overrides the private property `_model_config_auto_includes`. Without it, users would have
+        to repeat the sizes of the tasks in `.rl_module(model_config=...)`.
+        """
+        return {}
+
+    def refuse(self, message: str) -> None:
+        """Raise a ValueError that names the class of this config (private: `_value_error`).
+
+        Without it, `validate(_raise=False)`, which only warns, would raise.
+        """
+        self._value_error(message)
+
+    @property
+    @override(AlgorithmConfig)
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return {**super()._model_config_auto_includes, **self.model_settings()}
+
+
+def model_config_of(catalog: Any) -> dict[str, Any]:
+    """The model config that RLlib built a catalog with (private: `Catalog._model_config_dict`).
+
+    Without it, multi-head SAC could not learn the number of its tasks.
+    """
+    config: dict[str, Any] = catalog._model_config_dict
+    return config

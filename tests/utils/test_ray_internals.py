@@ -75,7 +75,13 @@ def test_nothing_private_is_imported_from_ray() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [ray_internals.OpenAlgorithm, ray_internals.OpenLearner, ray_internals.OpenEnvRunner]
+    "kind",
+    [
+        ray_internals.OpenAlgorithm,
+        ray_internals.OpenConfig,
+        ray_internals.OpenEnvRunner,
+        ray_internals.OpenLearner,
+    ],
 )
 def test_every_private_name_is_still_there(kind: type) -> None:
     """A release of Ray that renames one fails here, not in the middle of a run."""
