@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from learner import UNROLL_STEPS, gradient_step, make_targets
-from rllib_ezm.reanalyze import Reanalyzer
 from sizes import model_of
 from timing import count_dispatches, interleaved, pin
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,6 +39,7 @@ from rllib_ezm.models.precision import has_native_bfloat16
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
+from rllib_ezm.update.reanalyzer import Reanalyzer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +209,7 @@ def split(
     return of(*best), *best
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = Path(__file__).parents[1] / "tuned_examples" / "ezm_dmc.py"
     parser.add_argument("file", type=Path, nargs="?", default=default)
@@ -219,11 +219,17 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--cores-per-node", type=int, default=64)
     parser.add_argument("--json", type=Path, help="also write every figure here")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
     config = runpy.run_path(str(args.file))["config"].copy(copy_frozen=False)
     config.validate()
     if (config.unroll_steps, config.td_steps) != (UNROLL_STEPS, TD_STEPS):
-        parser.error(f"the segments measured have unroll_steps={UNROLL_STEPS}, td_steps={TD_STEPS}")
+        raise SystemExit(
+            f"The segments measured have unroll_steps={UNROLL_STEPS}, td_steps={TD_STEPS}."
+        )
     core = pin()
     torch.manual_seed(0)
     stages = measure_network_stages(config, args.rounds)

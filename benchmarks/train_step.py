@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from learner import UNROLL_STEPS, gradient_step, make_targets, stepwise_unroll
 from reference import SequentialPlanner
-from rllib_ezm.reanalyze import Reanalyzer
 from sizes import FULL, default_suite_model
 from timing import gemm, gemm_rate, interleaved, pin, quartiles
 
 from rllib_ezm.models import WorldModel, WorldModelSpec
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.search import GumbelPlanner, Planner, SearchSettings
+from rllib_ezm.update.reanalyzer import Reanalyzer
 
 TD_STEPS = 5
 
@@ -44,13 +44,17 @@ def replay_batch(spec: WorldModelSpec, batch: int) -> dict[str, torch.Tensor]:
     }
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="the sizes of ezm_dmc.py")
     parser.add_argument("--batch-size", type=int, help="64, or 66 with --small")
     parser.add_argument("--rounds", type=int, help="3, or 21 with --small")
     parser.add_argument("--json", type=Path, help="also write every figure here")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
     core = pin()
     torch.manual_seed(0)
     spec = default_suite_model() if args.small else FULL

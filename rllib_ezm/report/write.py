@@ -65,18 +65,10 @@ def write_report(
     variants = group_trials(trials, group_by)
     comparisons, notes = compare(variants, statistic)
     if max_env_steps is not None:
-        notes.append(
-            f"Left out: evaluations more than {BUDGET_TOLERANCE:.0%} after "
-            f"{max_env_steps:,.0f} env steps per task. A run without an evaluation within "
-            f"{BUDGET_TOLERANCE:.0%} of it has one interpolated there, its last in `curves.csv`."
-        )
+        notes.append(_budget_note(max_env_steps))
     if reference is not None:
         notes += _check_reference(reference, comparisons)
-    if unevaluated:
-        notes.append(f"Left out, because not evaluated yet: {', '.join(unevaluated)}.")
-    if late:
-        listing = ", ".join(f"{trial.experiment}/{trial.name}" for trial in late)
-        notes.append(f"Left out, because first evaluated later: {listing}.")
+    notes += _omission_notes(unevaluated, late)
     notes += tables.setting_notes(variants) + _scale_notes(variants)
     scores = published_scores(task for v in variants for task in v.tasks) if published else []
     if published and not scores:
@@ -95,6 +87,25 @@ def write_report(
     file = out / REPORT_FILE
     file.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return file
+
+
+def _budget_note(max_env_steps: float) -> str:
+    return (
+        f"Left out: evaluations more than {BUDGET_TOLERANCE:.0%} after "
+        f"{max_env_steps:,.0f} env steps per task. A run without an evaluation within "
+        f"{BUDGET_TOLERANCE:.0%} of it has one interpolated there, its last in `curves.csv`."
+    )
+
+
+def _omission_notes(unevaluated: Sequence[str], late: Sequence[Trial]) -> list[str]:
+    """Which trials the report leaves out."""
+    notes = []
+    if unevaluated:
+        notes.append(f"Left out, because not evaluated yet: {', '.join(unevaluated)}.")
+    if late:
+        listing = ", ".join(f"{trial.experiment}/{trial.name}" for trial in late)
+        notes.append(f"Left out, because first evaluated later: {listing}.")
+    return notes
 
 
 def _introduction(statistic: str) -> str:

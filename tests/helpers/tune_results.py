@@ -14,6 +14,23 @@ CONSTANTS = {"random_score": 0.0, "success_score": 100.0, "action_repeat": 2}
 """Of every task, as its evaluations have them."""
 
 
+def _evaluation(
+    returns: Mapping[str, Sequence[float]],
+    info: Mapping[str, Mapping[str, Sequence[float | None]]],
+    index: int,
+) -> dict[str, dict[str, Any]]:
+    """Results of the tasks in one evaluation."""
+    evaluated: dict[str, dict[str, Any]] = {
+        task: {"episode_return_mean": values[index], "normalized_score": values[index] / 100}
+        | CONSTANTS
+        for task, values in returns.items()
+    }
+    for task, metrics in info.items():
+        means = {name: values[index] for name, values in metrics.items()}
+        evaluated[task]["info"] = {k: v for k, v in means.items() if v is not None}
+    return evaluated
+
+
 def write_trial(
     folder: Path,
     returns: Mapping[str, Sequence[float]],
@@ -47,14 +64,7 @@ def write_trial(
     lines = []
     for iteration in range(1, INTERVAL * count + 2):
         latest = iteration // INTERVAL - 1
-        evaluated = {
-            task: {"episode_return_mean": values[latest], "normalized_score": values[latest] / 100}
-            | CONSTANTS
-            for task, values in returns.items()
-        }
-        for task, metrics in (info or {}).items():
-            means = {name: values[latest] for name, values in metrics.items()}
-            evaluated[task]["info"] = {k: v for k, v in means.items() if v is not None}
+        evaluated = _evaluation(returns, info or {}, latest)
         result: dict[str, Any] = {
             "training_iteration": iteration,
             "time_total_s": 10.0 * iteration,
