@@ -198,8 +198,8 @@ def test_a_module_has_no_components_to_restore(tmp_path: Path) -> None:
 
 def randomized(config: EZMConfig) -> EZMTorchRLModule:
     """A module whose heads are not zero, with the same parameters for every config."""
-    module = build_module(config)
     torch.manual_seed(1)
+    module = build_module(config)
     for parameter in module.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return module
@@ -209,6 +209,7 @@ def randomized(config: EZMConfig) -> EZMTorchRLModule:
 def test_the_constants_of_the_search_reach_training_and_evaluation(constant: str) -> None:
     changed = two_task_config().search(**{constant: 0.0 if constant == "c_scale" else 5e3})
     default, other = randomized(two_task_config()), randomized(changed)
+    torch.manual_seed(2)
     observations = acting_batch()[Columns.OBS]
     root = default._planner.root(observations["obs"], observations["task_id"]).root
     for settings in ("settings", "evaluation_settings"):
@@ -222,5 +223,6 @@ def test_the_constants_of_the_search_reach_training_and_evaluation(constant: str
             torch.testing.assert_close(weights[1], torch.full_like(weights[1], 1 / 4))
             assert (weights[0] - 1 / 4).abs().max() > 0.05
         else:
-            assert (weights[0].amax(dim=1) < 0.99).all()
-            assert (weights[1].amax(dim=1) > 0.999).all()
+            best = weights[0].amax(dim=1), weights[1].amax(dim=1)
+            assert (best[1] >= best[0]).all()
+            assert (best[1] - best[0]).max() > 0.2
