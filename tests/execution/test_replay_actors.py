@@ -23,8 +23,8 @@ from helpers.run_record import go_on
 from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm import EZM, EZMConfig
-from rllib_ezm.algorithm.ezm import make_replay_buffer
 from rllib_ezm.execution.replay_actors import ReplayActors
+from rllib_ezm.execution.replay_factory import make_replay_buffer
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
 from rllib_ezm.utils.errors import UserError
