@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,22 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="3, or 21 with --small")
     parser.add_argument("--json", type=Path, help="also write every figure here")
     return parser.parse_args()
+
+
+def speed_ups(seconds: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Median ratios of the whole training step to the reference, and the share of the search."""
+    steps = {
+        name: seconds[f"{name} reanalyze"] + seconds[f"{name} update"]
+        for name in ("reference", "fp32", "bf16")
+    }
+    # In fp32 the small networks update faster than under autocast: the best mix counts.
+    steps["mixed"] = seconds["bf16 reanalyze"] + seconds["fp32 update"]
+    keys = {
+        f"step_{name}": float(np.median(steps["reference"] / steps[name]))
+        for name in ("fp32", "bf16", "mixed")
+    }
+    keys["reanalyze_share_bf16"] = float(np.median(seconds["bf16 reanalyze"] / steps["bf16"]))
+    return keys
 
 
 def main() -> None:
@@ -101,17 +117,7 @@ def main() -> None:
         q = quartiles(1e3 * values)
         rate = f"   {gemm_rate(values) / 1e9:.0f} GF/s at best" if name.startswith("gemm") else ""
         print(f"{name:<20}{q['q25']:11.1f} {q['median']:11.1f} {q['q75']:11.1f} ms{rate}")
-    steps = {
-        name: seconds[f"{name} reanalyze"] + seconds[f"{name} update"]
-        for name in ("reference", "fp32", "bf16")
-    }
-    # In fp32 the small networks update faster than under autocast: the best mix counts.
-    steps["mixed"] = seconds["bf16 reanalyze"] + seconds["fp32 update"]
-    keys = {
-        f"step_{name}": float(np.median(steps["reference"] / steps[name]))
-        for name in ("fp32", "bf16", "mixed")
-    }
-    keys["reanalyze_share_bf16"] = float(np.median(seconds["bf16 reanalyze"] / steps["bf16"]))
+    keys = speed_ups(seconds)
     if args.json:
         report = {name: quartiles(values) for name, values in seconds.items()}
         args.json.write_text(json.dumps({"keys": keys, "seconds": report}, indent=1))
