@@ -274,5 +274,4 @@ def test_the_floor_of_the_priorities_is_the_configs(num_replay_actors: int) -> N
         priorities = buffer.get_state()["rings"]["0"]["columns"]["priorities"]
         assert set(priorities[batch["index"][:, 0]]) == {0.25}
     finally:
-        if isinstance(buffer, ReplayActors):
-            buffer.end()
+        buffer.close()
