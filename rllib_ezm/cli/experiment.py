@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from rllib_ezm.cli.progress import ProgressPrinter
+from rllib_ezm.cli.saving import PauseOnSignal, SaveOnSignal
 from rllib_ezm.utils.checkpoint_folder import LAST_FLAT_VERSION
 from rllib_ezm.utils.errors import UserError
 
@@ -101,13 +102,13 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
     return tune.Tuner(
         file.algorithm,
         param_space=param_space,
-        tune_config=tune.TuneConfig(num_samples=num_samples),
+        tune_config=tune.TuneConfig(num_samples=num_samples, scheduler=PauseOnSignal()),
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
             stop=file.stop,
             verbose=0,
-            callbacks=[ProgressPrinter()],
+            callbacks=[SaveOnSignal(), ProgressPrinter()],
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=options.checkpoint_freq,
                 checkpoint_at_end=options.checkpoint_at_end,

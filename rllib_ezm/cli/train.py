@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rllib_ezm.cli.arguments import INTERRUPTED, TRIAL_FAILED
+from rllib_ezm.cli.arguments import TRIAL_FAILED
+from rllib_ezm.cli.interruption import INTERRUPTION
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
             experiment_file = experiment_file.scaled_down()
         if stop is not None:
             experiment_file = dataclasses.replace(experiment_file, stop=stop)
-        return _run(experiment_file, options)
+        with INTERRUPTION.caught():
+            return _run(experiment_file, options)
 
 
 def _refuse_with_resume(ctx: click.Context) -> None:
@@ -127,6 +129,7 @@ def _run(file: ExperimentFile, options: dict[str, Any]) -> int:
             tuner = experiment.resumed_tuner(file, folder)
             done_before = experiment.outcome(tuner.get_results()).iterations
         _announce(file, folder, done_before)
+        INTERRUPTION.folder, INTERRUPTION.training = folder, True
         outcome = experiment.outcome(tuner.fit())
     if outcome.iterations == done_before and not (outcome.failed or outcome.interrupted):
         click.echo("Nothing was left to do: every trial had reached its stopping condition.")
@@ -146,7 +149,9 @@ def _announce(file: ExperimentFile, folder: Path, done_before: int) -> None:
     click.echo(f"Results:     {folder}")
     click.echo(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder)])}")
     if file.stop is None:
-        click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C ends it.")
+        click.echo(
+            "No stopping condition (`stop` in the file, or --stop): Ctrl-C saves and ends it."
+        )
 
 
 def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
@@ -165,9 +170,9 @@ def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
     if outcome.failed or outcome.interrupted:
         resume = ["rllib", "train", "file", str(file.path), "--resume", str(outcome.folder)]
         click.echo(f"Go on with:  {shlex.join(resume)}")
-    if outcome.failed:
-        return TRIAL_FAILED
-    return INTERRUPTED if outcome.interrupted else 0
+    if INTERRUPTION.signal is not None and (outcome.failed or outcome.interrupted):
+        return INTERRUPTION.exit_code
+    return TRIAL_FAILED if outcome.failed else 0
 
 
 def _can_evaluate(file: ExperimentFile) -> bool:

@@ -29,6 +29,7 @@ from rllib_ezm.utils.checkpoint_folder import (
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.ray_internals import training_result
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
+from rllib_ezm.utils.trial_folder import SAVE_REQUEST
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,12 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     pickles, as in any of its checkpoints: load only those that you trust.
     """
 
+    config: Any
+
     @override(RecoverableAlgorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         super().setup(config)
+        self._shortened: AlgorithmConfig | None = None
         settings = self.config
         self.replay_buffer: ReplayBuffer = make_replay_buffer(settings)
         self.schedule = UpdateSchedule(
@@ -160,9 +164,36 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             )
             return training_result(None, self.last_result)
 
+    @property
+    def is_save_requested(self) -> bool:
+        """Whether the one who runs this trial waits for its iteration to end, to save it."""
+        folder = self.trial_folder
+        return folder is not None and (folder / SAVE_REQUEST).exists()
+
+    def end_iteration_if_requested(self) -> None:
+        """After a training step: this one was the last of its iteration, if a save is wanted."""
+        if not self.is_save_requested:
+            return
+        self._shortened = self.config
+        self.config = self.config.copy(copy_frozen=False)
+        self.config.min_time_s_per_iteration = None
+        self.config.min_sample_timesteps_per_iteration = 0
+        self.config.min_train_timesteps_per_iteration = 0
+
+    @override(Algorithm)
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if self.is_save_requested:  # whoever waits for it would wait longer
+            return {}
+        results: dict[str, Any] = super().evaluate(*args, **kwargs)
+        return results
+
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
-        results: dict[str, Any] = super().step()
+        try:
+            results: dict[str, Any] = super().step()
+        finally:
+            if self._shortened is not None:
+                self.config, self._shortened = self._shortened, None
         results["checkpoint_failures"] = self._num_failed_checkpoints
         results["env_runner_restarts"] = self.num_env_runner_restarts
         return results

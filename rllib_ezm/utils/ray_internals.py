@@ -7,8 +7,10 @@ them, this module and `tests/utils/test_ray_internals.py` are the places to look
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -47,6 +49,19 @@ class OpenAlgorithm(Algorithm):
         Without it, a user's own call of `save` could not raise what Tune's call must survive.
         """
         return self._storage is not None
+
+    @property
+    def trial_folder(self) -> Path | None:
+        """The trial's folder on a local or shared disk; None elsewhere (`Trainable._storage`).
+
+        Without it, a trial could not be asked to end its iteration early.
+        """
+        storage = self._storage
+        if storage is None or not isinstance(
+            storage.storage_filesystem, pyarrow.fs.LocalFileSystem
+        ):
+            return None
+        return Path(storage.trial_fs_path)
 
     @property
     def last_result(self) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""When Tune saves the trials of `rllib train file`: a callback and a scheduler of Tune."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.result import TRAINING_ITERATION
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from rllib_ezm.cli.interruption import INTERRUPTION, say
+from rllib_ezm.utils.trial_folder import SAVE_REQUEST
+
+
+class PauseOnSignal(FIFOScheduler):
+    """Trials in their order; after a signal, each is saved and paused when it has a result."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Go on, or save and pause."""
+        paused = INTERRUPTION.signal is not None
+        return str(TrialScheduler.PAUSE if paused else TrialScheduler.CONTINUE)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The next one, none after a signal."""
+        if INTERRUPTION.signal is not None:
+            return None
+        return super().choose_trial_to_run(tune_controller)
+
+
+class SaveOnSignal(Callback):
+    """After a signal, asks the running trials to end their iteration, and then ends Tune's loop."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def setup(self, **info: Any) -> None:
+        """Tune calls this at the start and again after a resume."""
+        self._asked = False
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Take back what an earlier life of the trial was asked for."""
+        _request(trial).unlink(missing_ok=True)
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Called by Tune's loop, several times a second."""
+        if INTERRUPTION.signal is None:
+            return
+        running = [trial for trial in trials if trial.status == Trial.RUNNING]
+        INTERRUPTION.given_up = [_given_up(trial) for trial in running]
+        if not self._asked:
+            self._asked = True
+            _ask(running)
+        if not running:
+            for trial in trials:
+                _request(trial).unlink(missing_ok=True)
+            signal.raise_signal(signal.SIGUSR1)  # Tune ends its loop as after Ctrl-C
+
+
+def _ask(running: list[Trial]) -> None:
+    name = INTERRUPTION.signal.name if INTERRUPTION.signal else ""
+    say(
+        f"{name}: saving {len(running)} running trial{'s' * (len(running) != 1)}, which ends the "
+        "iteration early (EZM) or waits for its end (others). Ctrl-C stops at once."
+    )
+    for trial in running:
+        try:
+            _request(trial).touch()
+        except OSError as error:  # the iteration is waited for instead
+            say(f"{trial.trial_id} cannot be asked to hurry: {error}")
+
+
+def _request(trial: Trial) -> Path:
+    return Path(trial.storage.trial_fs_path) / SAVE_REQUEST
+
+
+def _given_up(trial: Trial) -> str:
+    """What would be lost of a trial without another checkpoint."""
+    saved = trial.latest_checkpoint_result
+    last = int((trial.last_result or {}).get(TRAINING_ITERATION, 0))
+    if saved is None:
+        return f"Trial {trial.trial_id}: no checkpoint; lost are the iterations up to {last}."
+    first = int(saved.metrics.get(TRAINING_ITERATION, 0)) + 1
+    lost = f"iterations {first} to {last} and " if last >= first else ""
+    return (
+        f"Trial {trial.trial_id}: lost are {lost}the one under way. Last checkpoint: "
+        f"{saved.checkpoint.path}"
+    )
