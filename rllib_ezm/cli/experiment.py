@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from rllib_ezm.cli.progress import ProgressPrinter
-from rllib_ezm.cli.saving import PauseOnSignal, SaveOnSignal
+from rllib_ezm.cli.saving import KeepCheckpoints, PauseOnSignal, SaveByTime, SaveOnSignal
 from rllib_ezm.utils.checkpoint_folder import LAST_FLAT_VERSION
 from rllib_ezm.utils.errors import UserError
 
@@ -27,6 +27,8 @@ class RunOptions:
     Attributes:
         checkpoint_freq: Iterations between checkpoints; 0 for none on the way.
         checkpoint_at_end: Whether a finished trial leaves a checkpoint.
+        checkpoint_minutes: Minutes between checkpoints; 0 for none by time.
+        keep: How many of the newest checkpoints are kept beside the best one; 0 for all.
         num_samples: Trials per point of the file's grid.
         seed: Overrides the config's seed; None keeps it.
         smoke: Whether the config is scaled down, see `rllib_ezm.cli.smoke`.
@@ -34,6 +36,8 @@ class RunOptions:
 
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = True
+    checkpoint_minutes: float = 10.0
+    keep: int = 2
     num_samples: int = 1
     seed: int | None = None
     smoke: bool = False
@@ -108,13 +112,23 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
             storage_path=str(folder.parent),
             stop=file.stop,
             verbose=0,
-            callbacks=[SaveOnSignal(), ProgressPrinter()],
+            callbacks=_callbacks(options),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=options.checkpoint_freq,
                 checkpoint_at_end=options.checkpoint_at_end,
             ),
         ),
     )
+
+
+def _callbacks(options: RunOptions) -> list[tune.Callback]:
+    """Those that save stand before Tune's loggers, which write what they add to a result."""
+    return [
+        SaveOnSignal(),
+        SaveByTime(options.checkpoint_minutes),
+        KeepCheckpoints(options.keep),
+        ProgressPrinter(),
+    ]
 
 
 def resumed_tuner(file: ExperimentFile, folder: Path) -> tune.Tuner:

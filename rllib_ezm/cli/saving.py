@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Checkpoint
 from ray.tune.experiment import Trial
-from ray.tune.result import TRAINING_ITERATION
+from ray.tune.result import SHOULD_CHECKPOINT, TRAINING_ITERATION
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from rllib_ezm.cli.interruption import INTERRUPTION, say
-from rllib_ezm.utils.trial_folder import SAVE_REQUEST
+from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, write_manifest
+from rllib_ezm.utils.ray_internals import forget_checkpoints
+from rllib_ezm.utils.trial_folder import SAVE_REQUEST, remove, surplus_checkpoints, write_result
 
 
 class PauseOnSignal(FIFOScheduler):
@@ -59,6 +62,73 @@ class SaveOnSignal(Callback):
             for trial in trials:
                 _request(trial).unlink(missing_ok=True)
             signal.raise_signal(signal.SIGUSR1)  # Tune ends its loop as after Ctrl-C
+
+
+class SaveByTime(Callback):
+    """Saves a trial with the first result that comes so many minutes after its last checkpoint."""
+
+    def __init__(self, minutes: float) -> None:
+        self._minutes = minutes
+        self._saved_at: dict[str, float] = {}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """The time begins."""
+        self._saved_at[trial.trial_id] = time.monotonic()
+
+    on_trial_save = on_trial_start
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Tune saves a trial whose result asks for it."""
+        passed = time.monotonic() - self._saved_at.get(trial.trial_id, time.monotonic())
+        if self._minutes and passed >= 60 * self._minutes:
+            result[SHOULD_CHECKPOINT] = True
+
+
+class KeepCheckpoints(Callback):
+    """Deletes all checkpoints of a trial but the newest ones and the best one.
+
+    A checkpoint of an algorithm that writes no manifest gets one here, once Tune has all of it: it
+    is whole then, and is known to be.
+
+    Args:
+        keep: How many of the newest; 0 keeps all.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+
+    def on_checkpoint(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        checkpoint: Checkpoint,
+        **info: Any,
+    ) -> None:
+        """A checkpoint is complete."""
+        folder = Path(checkpoint.path)
+        if folder.is_dir() and not (folder / MANIFEST_FILE).is_file():
+            try:
+                write_result(folder, trial.last_result or {})
+                write_manifest(folder)
+            except OSError as error:
+                say(f"{folder} stays without checksums: {error}")
+
+    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tune knows of the new checkpoint."""
+        if not self._keep:
+            return
+        surplus = surplus_checkpoints(Path(trial.storage.trial_fs_path), self._keep)
+        for checkpoint in surplus:
+            try:
+                remove(checkpoint)
+            except OSError as error:
+                say(f"{checkpoint} cannot be deleted: {error}")
+        forget_checkpoints(trial, set(surplus))
 
 
 def _ask(running: list[Trial]) -> None:

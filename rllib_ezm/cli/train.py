@@ -37,7 +37,21 @@ def train() -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Iterations between checkpoints; 0 for none on the way.",
+    help="Iterations between checkpoints; 0 for none by iterations.",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="A checkpoint at the first result this long after the last one; 0 for none by time.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Newest checkpoints of a trial to keep, beside the one of the best evaluation; 0: all.",
 )
 @click.option("--checkpoint-at-end/--no-checkpoint-at-end", default=True, show_default=True)
 @click.option(

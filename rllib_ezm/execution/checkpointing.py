@@ -20,7 +20,7 @@ from rllib_ezm.execution.update_schedule import UpdateSchedule
 from rllib_ezm.replay import ReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
 from rllib_ezm.utils.checkpoint_folder import (
-    package_versions,
+    compare_versions,
     readable_folder,
     verify,
     writable_folder,
@@ -29,7 +29,7 @@ from rllib_ezm.utils.checkpoint_folder import (
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.ray_internals import training_result
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
-from rllib_ezm.utils.trial_folder import SAVE_REQUEST
+from rllib_ezm.utils.trial_folder import SAVE_REQUEST, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     trial that takes over the checkpoint of another one, as under PBT, gets seeds of its own.
 
     `save_to_path` writes RLlib's files, the replay buffer as plain arrays under `replay/`, and a
-    manifest with the checksums of all of them, first under a temporary name. Restoring compares
+    manifest with the checksums of all of them, first under a temporary name. Parts of the buffer
+    that the previous checkpoint has as well are linked to it, not written again. Restoring compares
     them. The weights are a safetensors file; RLlib's own files (optimizer, counters, config) are
     pickles, as in any of its checkpoints: load only those that you trust.
     """
@@ -74,6 +75,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     def setup(self, config: AlgorithmConfig) -> None:
         super().setup(config)
         self._shortened: AlgorithmConfig | None = None
+        self._last_replay: Path | None = None
         settings = self.config
         self.replay_buffer: ReplayBuffer = make_replay_buffer(settings)
         self.schedule = UpdateSchedule(
@@ -138,9 +140,12 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         with writable_folder(target, filesystem) as folder:
             super().save_to_path(folder, state=state, use_msgpack=use_msgpack)
             if replay is not None:
-                save_state(replay, folder / REPLAY)
+                save_state(replay, folder / REPLAY, self._last_replay)
+            if here_and_now and self.runs_under_tune:
+                write_result(folder, self.last_result)
             write_manifest(folder)
         if here_and_now:
+            self._last_replay = Path(target) / REPLAY
             self._reset_and_reseed()
         return str(target)
 
@@ -148,11 +153,18 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """Tune's call: where the disk does not take the checkpoint, training goes on without it.
 
-        The error is logged and counted in the results (`checkpoint_failures`); the previous
-        checkpoint stays the last one.
+        On a local or shared disk, the checkpoint is written into the trial's folder at once, whole
+        or not at all; Tune would copy it there from a temporary folder, file by file. The error
+        is logged and counted in the results (`checkpoint_failures`); the previous checkpoint stays
+        the last one.
         """
+        trial_folder = self.trial_folder if checkpoint_dir is None else None
         try:
-            return super().save(checkpoint_dir)
+            if trial_folder is None:
+                return super().save(checkpoint_dir)
+            folder = self.next_checkpoint_folder(trial_folder)
+            self.save_checkpoint(str(folder))
+            return training_result(Checkpoint.from_directory(folder), self.last_result)
         except OSError:
             if not self.runs_under_tune:  # called by the user, who gets the exception
                 raise
@@ -220,9 +232,10 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 self._push_weights(derived_seed(self._run_seed, self._num_checkpoints))
                 return
             manifest = verify(folder)
-            _compare_versions(folder, manifest["versions"])
+            compare_versions(folder, manifest["versions"])
             super().restore_from_path(folder, **kwargs)
             if (folder / REPLAY).is_dir():
+                self._last_replay = folder / REPLAY
                 self.replay_buffer.set_state(load_state(folder / REPLAY))
             else:
                 self._collect_before_learning()
@@ -312,21 +325,3 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         self.start_runners(self.env_runner_group, seed)
         if self.eval_env_runner_group is not None:
             self.start_runners(self.eval_env_runner_group, seed)
-
-
-def _compare_versions(folder: Path, written: dict[str, str]) -> None:
-    """Warn if packages differ from those that wrote the checkpoint."""
-    installed = package_versions()
-    names = sorted(written | installed)
-    changed = [
-        f"{name} {written.get(name, 'absent')} -> {installed.get(name, 'absent')}"
-        for name in names
-        if written.get(name) != installed.get(name)
-    ]
-    if changed:
-        logger.warning(
-            "%s was written with other versions (%s): the run goes on, but not bit for bit as it "
-            "would have there.",
-            folder,
-            ", ".join(changed),
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import shutil
 import tempfile
@@ -18,8 +19,13 @@ import pyarrow.fs
 
 from rllib_ezm.utils.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 MANIFEST_FILE = "ezm_manifest.json"
-FORMAT = 3
+FORMAT = 4
+READABLE = (3, 4)
+"""Format 4: a long array of the replay buffer is in several files."""
+
 LAST_FLAT_VERSION = "commit d72cad0 of rllib_ezm"
 """The last version before the package was divided into rooms; RLlib pickles module names."""
 
@@ -121,6 +127,24 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def compare_versions(folder: Path, written: dict[str, str]) -> None:
+    """Warn if packages differ from those that wrote the checkpoint."""
+    installed = package_versions()
+    names = sorted(written | installed)
+    changed = [
+        f"{name} {written.get(name, 'absent')} -> {installed.get(name, 'absent')}"
+        for name in names
+        if written.get(name) != installed.get(name)
+    ]
+    if changed:
+        logger.warning(
+            "%s was written with other versions (%s): the run goes on, but not bit for bit as it "
+            "would have there.",
+            folder,
+            ", ".join(changed),
+        )
+
+
 def write_manifest(folder: Path) -> None:
     """Writes sizes and checksums (CRC-32) of all files in `folder`, and the package versions."""
     files = {
@@ -151,7 +175,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{file} is damaged ({error!r}); restore from another checkpoint."
         ) from None
-    if version != FORMAT:
+    if version not in READABLE:
         reader = READERS.get(version, "the version that wrote it")
         raise UserError(
             f"{file} has format {version}, this version of rllib_ezm reads {FORMAT}: restore it "

@@ -17,7 +17,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
+from ray.tune.experiment import Trial
 from ray.tune.trainable.trainable import _TrainingResult
+
+from rllib_ezm.utils.trial_folder import checkpoint_number, next_checkpoint
 
 
 def is_own_cluster() -> bool:
@@ -37,6 +40,17 @@ def training_result(checkpoint: Checkpoint | None, metrics: dict[str, Any]) -> A
     written would end the trial.
     """
     return _TrainingResult(checkpoint=checkpoint, metrics=metrics)
+
+
+def forget_checkpoints(trial: Trial, gone: set[Path]) -> None:
+    """Take deleted checkpoints off Tune's list (private: `_CheckpointManager`).
+
+    Without it, `Result.best_checkpoints` would name folders that are not there.
+    """
+    manager = trial.run_metadata.checkpoint_manager
+    manager._checkpoint_results = [
+        result for result in manager._checkpoint_results if Path(result.checkpoint.path) not in gone
+    ]
 
 
 class OpenAlgorithm(Algorithm):
@@ -62,6 +76,16 @@ class OpenAlgorithm(Algorithm):
         ):
             return None
         return Path(storage.trial_fs_path)
+
+    def next_checkpoint_folder(self, trial_folder: Path) -> Path:
+        """A name in the trial's folder that no checkpoint has had (private: `Trainable._storage`).
+
+        Without it, Tune would copy each checkpoint from a temporary folder, file by file, and give
+        names again after a driver has died.
+        """
+        folder = next_checkpoint(trial_folder, self._storage.current_checkpoint_index)
+        self._storage.current_checkpoint_index = checkpoint_number(folder)
+        return folder
 
     @property
     def last_result(self) -> dict[str, Any]:
