@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +17,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from rllib_ezm.cli.interruption import INTERRUPTION, say
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, write_manifest
 from rllib_ezm.utils.ray_internals import forget_checkpoints
-from rllib_ezm.utils.trial_folder import SAVE_REQUEST, remove, surplus_checkpoints, write_result
+from rllib_ezm.utils.trial_folder import (
+    RESULTS,
+    SAVE_REQUEST,
+    remove,
+    surplus_checkpoints,
+    write_result,
+)
 
 
 class PauseOnSignal(FIFOScheduler):
@@ -120,6 +128,7 @@ class KeepCheckpoints(Callback):
 
     def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tune knows of the new checkpoint."""
+        _write_results(trial)
         if not self._keep:
             return
         surplus = surplus_checkpoints(Path(trial.storage.trial_fs_path), self._keep)
@@ -129,6 +138,21 @@ class KeepCheckpoints(Callback):
             except OSError as error:
                 say(f"{checkpoint} cannot be deleted: {error}")
         forget_checkpoints(trial, set(surplus))
+
+
+def _write_results(trial: Trial) -> None:
+    """The results up to a checkpoint are on the disk with it; Tune waits ten seconds and more."""
+    if trial.local_path is None:
+        return
+    for name in RESULTS:
+        written = Path(trial.local_path) / name
+        target = Path(trial.storage.trial_fs_path) / name
+        temporary = target.with_name(f".{name}.partial")
+        try:
+            shutil.copyfile(written, temporary)
+            os.replace(temporary, target)
+        except OSError as error:
+            say(f"{target} is behind the checkpoint: {error}")
 
 
 def _ask(running: list[Trial]) -> None:

@@ -16,7 +16,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
-from ray.tune import Checkpoint
+from ray.tune import Checkpoint, ResumeConfig, Tuner
 from ray.tune.experiment import Trial
 from ray.tune.trainable.trainable import _TrainingResult
 
@@ -51,6 +51,51 @@ def forget_checkpoints(trial: Trial, gone: set[Path]) -> None:
     manager._checkpoint_results = [
         result for result in manager._checkpoint_results if Path(result.checkpoint.path) not in gone
     ]
+
+
+def set_start(trial: Trial, checkpoint: Path | None, result: dict[str, Any]) -> None:
+    """Have Tune restore a trial from a checkpoint, or not at all (private: `_CheckpointManager`).
+
+    Without it, a trial could only go on from what Tune has noted.
+    """
+    manager = trial.run_metadata.checkpoint_manager
+    if checkpoint is None:
+        manager._latest_checkpoint_result = None
+        manager._checkpoint_results = []
+    else:
+        manager._latest_checkpoint_result = training_result(
+            Checkpoint.from_directory(checkpoint), dict(result)
+        )
+    trial.invalidate_json_state()
+    trial.run_metadata.invalidate_cache()
+
+
+def reconfigure(
+    tuner: Tuner,
+    *,
+    callbacks: list[Any],
+    scheduler: Any,
+    stop: Any = None,
+    resume_finished: bool = False,
+) -> None:
+    """Change a restored tuner (private: `TunerInternal._run_config`, `_resume_config`).
+
+    Without it, a resumed experiment would have the callbacks and bounds that it was started with.
+
+    Args:
+        tuner: From `Tuner.restore`.
+        callbacks: In place of the pickled ones.
+        scheduler: In place of the pickled one.
+        stop: In place of the pickled one; None keeps it.
+        resume_finished: Whether trials that have reached their end go on.
+    """
+    local = tuner._local_tuner
+    local._run_config.callbacks = callbacks
+    local._tune_config.scheduler = scheduler
+    if stop is not None:
+        local._run_config.stop = stop
+    if resume_finished:
+        local._resume_config.finished = ResumeConfig.ResumeType.RESUME
 
 
 class OpenAlgorithm(Algorithm):

@@ -17,6 +17,9 @@ SAVE_REQUEST = ".save_now"
 RESULT_FILE = "tune_result.json"
 """In a checkpoint: the numbers of the trial's last result, flat."""
 
+RESULTS = ("result.json", "progress.csv")
+"""Tune's logs of a trial, a line per result."""
+
 SCORES = ("evaluation/normalized_score_mean", "evaluation/env_runners/episode_return_mean")
 """Result keys by which a checkpoint is the best one; the first that it has."""
 
