@@ -146,13 +146,17 @@ def compare_versions(folder: Path, written: dict[str, str]) -> None:
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes sizes and checksums (CRC-32) of all files in `folder`, and the package versions."""
+    """Writes sizes and checksums (CRC-32) of all files in `folder`, and the versions."""
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "crc32": _crc32(file)}
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-    manifest = {"format": FORMAT, "versions": package_versions(), "files": files}
+    manifest = {
+        "format": FORMAT,
+        "versions": package_versions(),
+        "files": files,
+    }
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -171,7 +175,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(file.read_text())
         version = manifest["format"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{file} is damaged ({error!r}); restore from another checkpoint."
         ) from None
@@ -181,7 +185,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{file} has format {version}, this version of rllib_ezm reads {FORMAT}: restore it "
             f"with {reader}."
         )
+    flaw = _flaw_of(manifest)
+    if flaw is not None:
+        raise UserError(f"{file} is damaged ({flaw}); restore from another checkpoint.")
     return manifest
+
+
+def _flaw_of(manifest: dict[str, Any]) -> str | None:
+    """What keeps a manifest of this format from being used."""
+    for name in ("files", "versions"):
+        if not isinstance(manifest.get(name), dict):
+            return f"{name!r} is not an object"
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry, dict):
+            return f"the entry of {name!r} is not an object"
+        for key in ("bytes", "crc32"):
+            if not isinstance(entry.get(key), int):
+                return f"{key!r} of {name!r} is not a number"
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{name!r} lies outside of the checkpoint"
+    return None
 
 
 def verify(folder: Path, within: Sequence[str] = ("",)) -> dict[str, Any]:
@@ -195,9 +218,15 @@ def verify(folder: Path, within: Sequence[str] = ("",)) -> dict[str, Any]:
         The manifest.
 
     Raises:
-        UserError: A file is missing, truncated or not the one that was written; names the file.
+        UserError: A file is missing, truncated, not the one that was written, or not in the
+            manifest; names the file. Hidden files are not looked at: Tune adds some.
     """
     manifest = read_manifest(folder)
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        known = name in manifest["files"] or name == MANIFEST_FILE or file.name.startswith(".")
+        if name.startswith(tuple(within)) and file.is_file() and not known:
+            raise UserError(f"The checkpoint holds a file that is not in its manifest: {file}.")
     for name, expected in manifest["files"].items():
         if not name.startswith(tuple(within)):
             continue

@@ -269,8 +269,11 @@ def test_evaluate_prints_the_table_and_writes_json(
 
     monkeypatch.setattr(rllib_ezm.algorithm.evaluation, "evaluate_checkpoint", play)
     (tmp_path / "rllib_checkpoint.json").write_text("{}")
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "has no checksums" in one_line_error(capsys)
+    options = ["--unverified"]
     figures = tmp_path / "figures.json"
-    options = ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
+    options += ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
     options += ["--protocol", "released"]
     assert main(["evaluate", str(tmp_path), *options, "--json", str(figures)]) == 0
     assert asked == {
