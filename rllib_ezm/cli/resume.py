@@ -22,6 +22,7 @@ from ray.tune.result import TRAINING_ITERATION
 
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.importing import importable
 from rllib_ezm.utils.ray_internals import set_start
 from rllib_ezm.utils.trial_folder import RESULTS, checkpoint_number, checkpoints, read_result
 
@@ -213,15 +214,16 @@ def restore_point(checkpoint: Path, file: ExperimentFile) -> tuple[StartPoint, l
     Raises:
         UserError: It is damaged, or of another algorithm.
     """
-    messages = []
+    messages, manifest = [], None
     if (checkpoint / MANIFEST_FILE).exists():
-        verify(checkpoint)
+        manifest = verify(checkpoint)
     else:
         messages.append(f"{checkpoint} has no checksums: nothing tells whether it is whole.")
     try:
-        with (checkpoint / "class_and_ctor_args.pkl").open("rb") as stream:
+        stream = (checkpoint / "class_and_ctor_args.pkl").open("rb")
+        with importable(checkpoint, manifest), stream:
             stored = pickle.load(stream)
-    except (OSError, pickle.UnpicklingError, EOFError, ImportError, AttributeError) as error:
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"--restore: {checkpoint} cannot be read: {error}") from error
     if stored["class"].__name__ != file.algorithm.__name__:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import tempfile
 import zlib
 from pathlib import Path
@@ -27,6 +28,7 @@ from rllib_ezm.utils.checkpoint_folder import (
     write_manifest,
 )
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.importing import importable
 from rllib_ezm.utils.ray_internals import training_result
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 from rllib_ezm.utils.trial_folder import SAVE_REQUEST, write_result
@@ -107,7 +109,12 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         """
         path = path.to_directory() if isinstance(path, Checkpoint) else path
         with readable_folder(path, filesystem) as folder:
-            verify(folder, within=(cls.CLASS_AND_CTOR_ARGS_FILE_NAME, cls.METADATA_FILE_NAME))
+            manifest = verify(
+                folder, within=(cls.CLASS_AND_CTOR_ARGS_FILE_NAME, cls.METADATA_FILE_NAME)
+            )
+            arguments = folder / cls.CLASS_AND_CTOR_ARGS_FILE_NAME
+            with importable(folder, manifest), arguments.open("rb") as file:
+                pickle.load(file)  # where that fails, RLlib would take the default config instead
             algorithm: ResumableAlgorithm = super().from_checkpoint(folder.as_posix(), **kwargs)
             return algorithm
 

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.fs
 
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.importing import IMPORT_FOLDERS, import_folders
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def compare_versions(folder: Path, written: dict[str, str]) -> None:
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes sizes and checksums (CRC-32) of all files in `folder`, and the versions."""
+    """Writes sizes and checksums (CRC-32) of all files in `folder`, versions, import folders."""
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "crc32": _crc32(file)}
         for file in sorted(folder.rglob("*"))
@@ -155,6 +156,7 @@ def write_manifest(folder: Path) -> None:
     manifest = {
         "format": FORMAT,
         "versions": package_versions(),
+        IMPORT_FOLDERS: import_folders(),
         "files": files,
     }
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")

@@ -35,7 +35,7 @@ config = (
 """
 """An experiment file without a stop; `iteration`: env steps."""
 
-PROGRAM = "import sys; from rllib_ezm.cli.main import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = Path(__file__).with_name("rllib_command.py")
 
 
 class TrainProcess:
@@ -49,8 +49,7 @@ class TrainProcess:
             [
                 *popen.pop("prefix", []),
                 sys.executable,
-                "-c",
-                PROGRAM,
+                str(COMMAND),
                 "train",
                 "file",
                 str(file),
