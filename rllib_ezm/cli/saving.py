@@ -118,6 +118,7 @@ class KeepCheckpoints(Callback):
         **info: Any,
     ) -> None:
         """A checkpoint is complete."""
+        _write_results(trial)
         folder = Path(checkpoint.path)
         if folder.is_dir() and not (folder / MANIFEST_FILE).is_file():
             try:
@@ -126,9 +127,18 @@ class KeepCheckpoints(Callback):
             except OSError as error:
                 say(f"{folder} stays without checksums: {error}")
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Say that a checkpoint could not be written."""
+        if "checkpoint_failure" in result:
+            say(
+                f"No checkpoint was written ({result['checkpoint_failure']}): training goes on, "
+                "and the previous checkpoint stays."
+            )
+
     def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tune knows of the new checkpoint."""
-        _write_results(trial)
         if not self._keep:
             return
         surplus = surplus_checkpoints(Path(trial.storage.trial_fs_path), self._keep)

@@ -85,6 +85,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         )
         self.evaluation_score_mean = 0.0
         self._num_failed_checkpoints = 0
+        self._checkpoint_failure: str | None = None
 
     @property
     def num_updates(self) -> int:
@@ -172,10 +173,11 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             folder = self.next_checkpoint_folder(trial_folder)
             self.save_checkpoint(str(folder))
             return training_result(Checkpoint.from_directory(folder), self.last_result)
-        except OSError:
+        except OSError as error:
             if not self.runs_under_tune:  # called by the user, who gets the exception
                 raise
             self._num_failed_checkpoints += 1
+            self._checkpoint_failure = str(error)
             logger.exception(
                 "No checkpoint was written at iteration %d; training goes on, and the previous "
                 "checkpoint is still good.",
@@ -214,6 +216,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             if self._shortened is not None:
                 self.config, self._shortened = self._shortened, None
         results["checkpoint_failures"] = self._num_failed_checkpoints
+        if self._checkpoint_failure is not None:  # since the last result
+            results["checkpoint_failure"], self._checkpoint_failure = self._checkpoint_failure, None
         results["env_runner_restarts"] = self.num_env_runner_restarts
         return results
 
