@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+HERE = str(Path(__file__).parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
+"""Workers of Ray and other processes import `helpers` as the tests do."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

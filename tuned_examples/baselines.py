@@ -31,6 +31,6 @@ if __name__ == "__main__":
     exit_codes = []
     for name in ALGORITHMS:
         exit_codes.append(train(name))
-        if exit_codes[-1] == INTERRUPTED:
+        if exit_codes[-1] in INTERRUPTED:
             break
     sys.exit(max(exit_codes))

@@ -14,6 +14,7 @@ from rllib_ezm.algorithm.evaluation_report import EvaluationReport
 from rllib_ezm.tasks.protocol import PROTOCOLS
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.importing import importable
 
 MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
 
@@ -105,9 +106,10 @@ def load_config(path: Path) -> AlgorithmConfig:
         raise UserError(
             f"{path} is not an algorithm checkpoint: it lacks {arguments.name} or {MODULE_PATH}."
         )
+    manifest = None
     if (path / MANIFEST_FILE).is_file():  # other algorithms on our env runner write none
-        verify(path, within=(arguments.name, MODULE_PATH.as_posix()))
-    with arguments.open("rb") as file:
+        manifest = verify(path, within=(arguments.name, MODULE_PATH.as_posix()))
+    with importable(path, manifest), arguments.open("rb") as file:
         stored = pickle.load(file)["ctor_args_and_kwargs"]
     config = stored[0][0] if stored[0] else stored[1]["config"]
     return config if not isinstance(config, dict) else _from_dict(config)

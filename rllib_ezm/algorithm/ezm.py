@@ -92,6 +92,7 @@ class EZM(ResumableAlgorithm):
             new_env_steps=self.num_env_steps - steps_before,
             new_updates=self.num_updates - updates_before,
         )
+        self.end_iteration_if_requested()
 
     def _collect_and_update(self) -> None:
         """A fragment from every slot, then the updates that are due."""
@@ -198,7 +199,7 @@ class EZM(ResumableAlgorithm):
         before, self._stage_seconds = self._stage_seconds, pipeline.stage_seconds
         return max(STAGES, key=lambda stage: self._stage_seconds[stage] - before[stage])
 
-    @override(Algorithm)
+    @override(ResumableAlgorithm)
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self.metrics.log_value(
             (EVALUATION_RESULTS, "num_updates_lifetime"), self.num_updates, reduce="item"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rllib_ezm.cli.arguments import INTERRUPTED
+from rllib_ezm.cli.interruption import INTERRUPTED
 from rllib_ezm.cli.main import run_example
 
 __all__ = ["INTERRUPTED", "run_example"]

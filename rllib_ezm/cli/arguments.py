@@ -8,7 +8,6 @@ from rllib_ezm.utils.errors import UserError
 
 TRIAL_FAILED = 1
 USER_ERROR = 2
-INTERRUPTED = 130
 
 
 def check_checkpoint(path: Path) -> Path:

@@ -13,6 +13,7 @@ import ray
 from ray import tune
 from ray.tune.search.variant_generator import generate_variants
 
+from rllib_ezm.cli.interruption import INTERRUPTION, away_from_signals
 from rllib_ezm.execution.resources import check_fits
 from rllib_ezm.utils.errors import UserError
 
@@ -98,11 +99,14 @@ def ray_for(
             "cluster with CPUs of its own: drop --ray-num-cpus or the address"
         )
     try:
-        if address:
-            _connect(address, logs)
-        else:
-            cpus = num_cpus or max(os.cpu_count() or 1, math.ceil(required.get("CPU", 0.0)))
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **logs)
+        with away_from_signals():
+            if address:
+                _connect(address, logs)
+            else:
+                cpus = num_cpus or max(os.cpu_count() or 1, math.ceil(required.get("CPU", 0.0)))
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **logs)
+        INTERRUPTION.handle()
+        if not address:
             check_fits(required)
         yield
     finally:

@@ -9,6 +9,7 @@ import click
 
 from rllib_ezm.cli.arguments import check_checkpoint
 from rllib_ezm.tasks.protocol import PROTOCOLS
+from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE
 from rllib_ezm.utils.errors import UserError
 
 
@@ -45,6 +46,11 @@ from rllib_ezm.utils.errors import UserError
     metavar="FILE",
     help="Write the figures of every episode there as well.",
 )
+@click.option(
+    "--unverified",
+    is_flag=True,
+    help="Play a checkpoint without checksums: nothing tells whether its weights are damaged.",
+)
 def evaluate(
     checkpoint: Path,
     episodes: int,
@@ -53,12 +59,19 @@ def evaluate(
     seed: int | None,
     protocol: str | None,
     json_file: Path | None,
+    unverified: bool,
 ) -> None:
     """Play a CHECKPOINT on all its tasks and print a table of returns and scores.
 
     CHECKPOINT is a folder written by `rllib train file` or by an algorithm's `save_to_path()`.
     """
     checkpoint = check_checkpoint(checkpoint)
+    if not unverified and not (checkpoint / MANIFEST_FILE).exists():
+        raise UserError(
+            f"{checkpoint} has no checksums ({MANIFEST_FILE}), so nothing tells whether its "
+            "weights are those that were written; `rllib train file` writes checksums for every "
+            "algorithm. Play it all the same with --unverified"
+        )
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError(f"--json: no such folder: {json_file.absolute().parent}")
     from rich.console import Console

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.utils import flatten_dict
 
 from rllib_ezm.cli.progress import ProgressPrinter
+from rllib_ezm.cli.resume import (
+    StartFrom,
+    StartPoint,
+    StartPoints,
+    find_start_points,
+    tidy_up,
+    usable_state,
+)
+from rllib_ezm.cli.saving import KeepCheckpoints, PauseOnSignal, SaveByTime, SaveOnSignal
 from rllib_ezm.utils.checkpoint_folder import LAST_FLAT_VERSION
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.ray_internals import reconfigure
 
 if TYPE_CHECKING:
     from rllib_ezm.cli.experiment_file import ExperimentFile
@@ -26,16 +38,33 @@ class RunOptions:
     Attributes:
         checkpoint_freq: Iterations between checkpoints; 0 for none on the way.
         checkpoint_at_end: Whether a finished trial leaves a checkpoint.
+        checkpoint_minutes: Minutes between checkpoints; 0 for none by time.
+        keep: How many of the newest checkpoints are kept beside the best one; 0 for all.
         num_samples: Trials per point of the file's grid.
         seed: Overrides the config's seed; None keeps it.
         smoke: Whether the config is scaled down, see `rllib_ezm.cli.smoke`.
+        stop: Bounds of `--stop`; None for the file's `stop`.
+        restore: Checkpoint that every trial starts from; None for none.
     """
 
     checkpoint_freq: int = 0
     checkpoint_at_end: bool = True
+    checkpoint_minutes: float = 10.0
+    keep: int = 2
     num_samples: int = 1
     seed: int | None = None
     smoke: bool = False
+    stop: Mapping[str, float] | None = None
+    restore: str | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> RunOptions:
+        """From the values of a command's options, or of a file."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+    def write(self, folder: Path) -> None:
+        """Keep them in the experiment's folder."""
+        (folder / OPTIONS_FILE).write_text(json.dumps(asdict(self)) + "\n")
 
 
 @dataclass(frozen=True)
@@ -48,6 +77,7 @@ class TrialOutcome:
         iterations: Training iterations done over its whole life.
         done: Whether it reached its stopping condition.
         failure: Last line of its error, if it failed.
+        metrics: Its last result.
     """
 
     folder: Path
@@ -55,6 +85,7 @@ class TrialOutcome:
     iterations: int
     done: bool
     failure: str | None
+    metrics: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,18 +127,18 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
             f"{folder} exists: choose another --experiment-name, or go on with --resume {folder}"
         )
     folder.mkdir(parents=True)
-    (folder / OPTIONS_FILE).write_text(json.dumps(asdict(options)) + "\n")
+    options.write(folder)
     param_space, num_samples = _seeded(file, options)
     return tune.Tuner(
         file.algorithm,
         param_space=param_space,
-        tune_config=tune.TuneConfig(num_samples=num_samples),
+        tune_config=tune.TuneConfig(num_samples=num_samples, scheduler=PauseOnSignal()),
         run_config=tune.RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
             stop=file.stop,
             verbose=0,
-            callbacks=[ProgressPrinter()],
+            callbacks=_callbacks(options, _start_points(options)),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=options.checkpoint_freq,
                 checkpoint_at_end=options.checkpoint_at_end,
@@ -116,12 +147,44 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
     )
 
 
-def resumed_tuner(file: ExperimentFile, folder: Path) -> tune.Tuner:
-    """Return the tuner of an experiment that was interrupted or failed.
+def _callbacks(options: RunOptions, points: StartPoints) -> list[tune.Callback]:
+    """Those that save stand before Tune's loggers, which write what they add to a result."""
+    return [
+        SaveOnSignal(),
+        StartFrom(points),
+        SaveByTime(options.checkpoint_minutes),
+        KeepCheckpoints(options.keep),
+        ProgressPrinter(),
+    ]
+
+
+def _start_points(options: RunOptions) -> StartPoints:
+    restore = None if options.restore is None else StartPoint.at(Path(options.restore))
+    return StartPoints(otherwise=restore)
+
+
+@dataclass(frozen=True)
+class ResumedExperiment:
+    """An experiment that goes on.
+
+    Attributes:
+        tuner: Its tuner.
+        points: Where its trials go on.
+        is_over: Whether all trials have reached their end.
+    """
+
+    tuner: tune.Tuner
+    points: StartPoints
+    is_over: bool
+
+
+def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> ResumedExperiment:
+    """Go on with an experiment that was interrupted, failed, or shall go on beyond its end.
 
     Args:
         file: The file the experiment was started from: Tune needs its config again.
         folder: The experiment's folder.
+        changes: Fields of `RunOptions` that were given anew.
 
     Raises:
         UserError: If the folder holds no experiment, or one of another algorithm.
@@ -131,9 +194,43 @@ def resumed_tuner(file: ExperimentFile, folder: Path) -> tune.Tuner:
         raise UserError(
             f"--resume: {folder} is not the folder of an experiment of `rllib train file`{hint}"
         )
-    options = RunOptions(**json.loads((folder / OPTIONS_FILE).read_text()))
-    if options.smoke:
-        file = file.scaled_down()
+    kept = json.loads((folder / OPTIONS_FILE).read_text())
+    options = RunOptions.of({**kept, **changes})
+    usable_state(folder)
+    tuner = _restored_tuner(file.scaled_down() if options.smoke else file, folder, options)
+    before = tuner.get_results()
+    noted = {
+        Path(result.path).name: Path(result.checkpoint.path)
+        for result in (before[index] for index in range(len(before)))
+        if result.checkpoint is not None
+    }
+    points = find_start_points(folder, noted)
+    points.otherwise = _start_points(options).otherwise
+    finished = [trial for trial in outcome(before).trials if trial.done]
+    points.stop = options.stop
+    goes_beyond = "stop" in changes and any(
+        not _meets(t.metrics, changes["stop"]) for t in finished
+    )
+    is_over = len(finished) == len(before) > 0 and not goes_beyond
+    if not is_over:
+        options.write(folder)
+        tidy_up(folder, points)
+    reconfigure(
+        tuner,
+        callbacks=_callbacks(options, points),
+        scheduler=PauseOnSignal(),
+        stop=options.stop,
+        resume_finished=goes_beyond,
+    )
+    return ResumedExperiment(tuner, points, is_over)
+
+
+def _meets(metrics: Mapping[str, Any], stop: Mapping[str, float]) -> bool:
+    flat = flatten_dict(dict(metrics))
+    return any(key in flat and flat[key] >= bound for key, bound in stop.items())
+
+
+def _restored_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.Tuner:
     param_space, _ = _seeded(file, options)
     try:
         return tune.Tuner.restore(
@@ -175,6 +272,7 @@ def _trial_outcome(result: tune.Result) -> TrialOutcome:
         iterations=int(metrics.get("training_iteration", 0)),
         done=bool(metrics.get("done", False)),
         failure=failure,
+        metrics=metrics,
     )
 
 

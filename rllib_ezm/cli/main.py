@@ -15,10 +15,11 @@ from typing import NoReturn
 
 import click
 
-from rllib_ezm.cli.arguments import INTERRUPTED, USER_ERROR
+from rllib_ezm.cli.arguments import USER_ERROR
 from rllib_ezm.cli.doctor import doctor
 from rllib_ezm.cli.evaluate import evaluate
 from rllib_ezm.cli.inspect import inspect
+from rllib_ezm.cli.interruption import INTERRUPTION
 from rllib_ezm.cli.plan import plan
 from rllib_ezm.cli.report import report
 from rllib_ezm.cli.train import train
@@ -28,7 +29,8 @@ from rllib_ezm.utils.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 is success, 1 a trial that failed, 2 a mistake of the user (one line on stderr), 130 Ctrl-C.
+    0 is success, 1 a trial that failed, 2 a mistake of the user (one line on stderr), 130 Ctrl-C,
+    143 SIGTERM, 129 SIGHUP.
 
     Args:
         argv: Arguments without the program's name; None for those of the process.
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(program, str(error))
     except click.Abort:
         click.echo("interrupted", err=True)
-        return INTERRUPTED
+        return INTERRUPTION.exit_code
     return code or 0
 
 

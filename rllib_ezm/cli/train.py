@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rllib_ezm.cli.arguments import INTERRUPTED, TRIAL_FAILED
+from rllib_ezm.cli.arguments import TRIAL_FAILED, check_checkpoint
+from rllib_ezm.cli.interruption import INTERRUPTION
 from rllib_ezm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_ezm.cli.experiment import ExperimentOutcome
     from rllib_ezm.cli.experiment_file import ExperimentFile
+
+CHANGEABLE = ("stop", "checkpoint_minutes", "keep")
+"""Options that an experiment may be resumed with, in place of those it was started with."""
 
 
 @click.group(no_args_is_help=False)
@@ -36,7 +40,21 @@ def train() -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Iterations between checkpoints; 0 for none on the way.",
+    help="Iterations between checkpoints; 0 for none by iterations.",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="A checkpoint at the first result this long after the last one; 0 for none by time.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Newest checkpoints of a trial to keep, beside the one of the best evaluation; 0: all.",
 )
 @click.option("--checkpoint-at-end/--no-checkpoint-at-end", default=True, show_default=True)
 @click.option(
@@ -55,7 +73,16 @@ def train() -> None:
 )
 @click.option("--experiment-name", "-n", metavar="NAME", help="Default: name of FILE and the time.")
 @click.option(
-    "--resume", type=click.Path(path_type=Path), help="Go on with this experiment's folder."
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with the experiment in this folder, from its newest whole checkpoints.",
+)
+@click.option(
+    "--restore",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="Start a new run from a checkpoint, also with other settings.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Overrides the config's seed.")
 @click.option(
@@ -81,30 +108,39 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
         _refuse_with_resume(ctx)
     from rllib_ezm.cli.experiment_file import load_experiment_file, parse_stop, running_as_script
 
-    stop = None if options["stop"] is None else parse_stop(options["stop"])
+    if options["stop"] is not None:
+        options["stop"] = parse_stop(options["stop"])
+    if options["restore"] is not None:
+        options["restore"] = str(check_checkpoint(options["restore"]))
+    changes = {name: options[name] for name in CHANGEABLE if _is_typed(ctx, name)}
     file = file.expanduser().resolve()
     with running_as_script(file):
         experiment_file = load_experiment_file(file)
         if options["smoke"]:
             experiment_file = experiment_file.scaled_down()
-        if stop is not None:
-            experiment_file = dataclasses.replace(experiment_file, stop=stop)
-        return _run(experiment_file, options)
+        if options["stop"] is not None:
+            experiment_file = dataclasses.replace(experiment_file, stop=options["stop"])
+        with INTERRUPTION.caught():
+            return _run(experiment_file, options, changes)
+
+
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _refuse_with_resume(ctx: click.Context) -> None:
     """Refuse the options that a resumed experiment would have to ignore."""
-    typed = click.core.ParameterSource.COMMANDLINE
-    still_free = {"file", "resume", "ray_num_cpus", "ray_address", "verbose"}
+    still_free = {"file", "resume", "ray_num_cpus", "ray_address", "verbose", *CHANGEABLE}
     for name in ctx.params:
-        if name not in still_free and ctx.get_parameter_source(name) is typed:
+        if name not in still_free and _is_typed(ctx, name):
             raise UserError(
                 f"--{name.replace('_', '-')} cannot be combined with --resume: an experiment keeps "
-                "what it was started with; drop the option, or start a new experiment"
+                "what it was started with; drop the option, or start a new experiment (with "
+                "--restore CHECKPOINT from what it has learned)"
             )
 
 
-def _run(file: ExperimentFile, options: dict[str, Any]) -> int:
+def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any]) -> int:
     """Train a loaded experiment file and report; return the exit code."""
     from rllib_ezm.cli import cluster, experiment
 
@@ -116,21 +152,34 @@ def _run(file: ExperimentFile, options: dict[str, Any]) -> int:
         verbose=options["verbose"],
     ):
         if options["resume"] is None:
-            run_options = experiment.RunOptions(
-                **{f.name: options[f.name] for f in dataclasses.fields(experiment.RunOptions)}
-            )
+            notes = _restore_notes(file, options["restore"])
             folder = _new_folder(file, options)
-            tuner = experiment.new_tuner(file, folder, run_options)
-            done_before = 0
+            tuner = experiment.new_tuner(file, folder, experiment.RunOptions.of(options))
+            _announce(file, folder, "Training", notes)
+            if file.stop is None:
+                click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C saves.")
         else:
             folder = options["resume"].expanduser().resolve()
-            tuner = experiment.resumed_tuner(file, folder)
-            done_before = experiment.outcome(tuner.get_results()).iterations
-        _announce(file, folder, done_before)
+            resumed = experiment.resume(file, folder, changes)
+            if resumed.is_over:
+                click.echo("Nothing was left to do: every trial had reached its end (--stop).")
+                return _report(file, experiment.outcome(resumed.tuner.get_results()))
+            tuner = resumed.tuner
+            verb = f"Resuming after {resumed.points.iterations} iterations:"
+            _announce(file, folder, verb, resumed.points.messages)
+        INTERRUPTION.folder, INTERRUPTION.training = folder, True
         outcome = experiment.outcome(tuner.fit())
-    if outcome.iterations == done_before and not (outcome.failed or outcome.interrupted):
-        click.echo("Nothing was left to do: every trial had reached its stopping condition.")
     return _report(file, outcome)
+
+
+def _restore_notes(file: ExperimentFile, checkpoint: str | None) -> list[str]:
+    """What to say of the checkpoint that a new run starts from."""
+    from rllib_ezm.cli.resume import restore_point
+
+    if checkpoint is None:
+        return []
+    point, notes = restore_point(Path(checkpoint), file)
+    return [f"Starting from {point.checkpoint} (iteration {point.iteration})", *notes]
 
 
 def _new_folder(file: ExperimentFile, options: dict[str, Any]) -> Path:
@@ -138,15 +187,14 @@ def _new_folder(file: ExperimentFile, options: dict[str, Any]) -> Path:
     return (options["local_dir"] / name).expanduser().resolve()
 
 
-def _announce(file: ExperimentFile, folder: Path, done_before: int) -> None:
-    verb = f"Resuming after {done_before} iterations:" if done_before else "Training"
+def _announce(file: ExperimentFile, folder: Path, verb: str, notes: list[str]) -> None:
     click.echo(f"{verb} {file.algorithm.__name__} from {file.path}")
     for description in file.descriptions():
         click.echo(f"Setting:     {description}")
     click.echo(f"Results:     {folder}")
     click.echo(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', str(folder)])}")
-    if file.stop is None:
-        click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C ends it.")
+    for note in notes:
+        click.echo(note)
 
 
 def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
@@ -165,9 +213,9 @@ def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
     if outcome.failed or outcome.interrupted:
         resume = ["rllib", "train", "file", str(file.path), "--resume", str(outcome.folder)]
         click.echo(f"Go on with:  {shlex.join(resume)}")
-    if outcome.failed:
-        return TRIAL_FAILED
-    return INTERRUPTED if outcome.interrupted else 0
+    if INTERRUPTION.signal is not None and (outcome.failed or outcome.interrupted):
+        return INTERRUPTION.exit_code
+    return TRIAL_FAILED if outcome.failed else 0
 
 
 def _can_evaluate(file: ExperimentFile) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import tempfile
 import zlib
 from pathlib import Path
@@ -20,15 +21,17 @@ from rllib_ezm.execution.update_schedule import UpdateSchedule
 from rllib_ezm.replay import ReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
 from rllib_ezm.utils.checkpoint_folder import (
-    package_versions,
+    compare_versions,
     readable_folder,
     verify,
     writable_folder,
     write_manifest,
 )
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.importing import importable
 from rllib_ezm.utils.ray_internals import training_result
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
+from rllib_ezm.utils.trial_folder import SAVE_REQUEST, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +65,19 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     trial that takes over the checkpoint of another one, as under PBT, gets seeds of its own.
 
     `save_to_path` writes RLlib's files, the replay buffer as plain arrays under `replay/`, and a
-    manifest with the checksums of all of them, first under a temporary name. Restoring compares
+    manifest with the checksums of all of them, first under a temporary name. Parts of the buffer
+    that the previous checkpoint has as well are linked to it, not written again. Restoring compares
     them. The weights are a safetensors file; RLlib's own files (optimizer, counters, config) are
     pickles, as in any of its checkpoints: load only those that you trust.
     """
 
+    config: Any
+
     @override(RecoverableAlgorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         super().setup(config)
+        self._shortened: AlgorithmConfig | None = None
+        self._last_replay: Path | None = None
         settings = self.config
         self.replay_buffer: ReplayBuffer = make_replay_buffer(settings)
         self.schedule = UpdateSchedule(
@@ -77,6 +85,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         )
         self.evaluation_score_mean = 0.0
         self._num_failed_checkpoints = 0
+        self._checkpoint_failure: str | None = None
 
     @property
     def num_updates(self) -> int:
@@ -101,7 +110,12 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         """
         path = path.to_directory() if isinstance(path, Checkpoint) else path
         with readable_folder(path, filesystem) as folder:
-            verify(folder, within=(cls.CLASS_AND_CTOR_ARGS_FILE_NAME, cls.METADATA_FILE_NAME))
+            manifest = verify(
+                folder, within=(cls.CLASS_AND_CTOR_ARGS_FILE_NAME, cls.METADATA_FILE_NAME)
+            )
+            arguments = folder / cls.CLASS_AND_CTOR_ARGS_FILE_NAME
+            with importable(folder, manifest), arguments.open("rb") as file:
+                pickle.load(file)  # where that fails, RLlib would take the default config instead
             algorithm: ResumableAlgorithm = super().from_checkpoint(folder.as_posix(), **kwargs)
             return algorithm
 
@@ -134,9 +148,12 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         with writable_folder(target, filesystem) as folder:
             super().save_to_path(folder, state=state, use_msgpack=use_msgpack)
             if replay is not None:
-                save_state(replay, folder / REPLAY)
+                save_state(replay, folder / REPLAY, self._last_replay)
+            if here_and_now and self.runs_under_tune:
+                write_result(folder, self.last_result)
             write_manifest(folder)
         if here_and_now:
+            self._last_replay = Path(target) / REPLAY
             self._reset_and_reseed()
         return str(target)
 
@@ -144,15 +161,23 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """Tune's call: where the disk does not take the checkpoint, training goes on without it.
 
-        The error is logged and counted in the results (`checkpoint_failures`); the previous
-        checkpoint stays the last one.
+        On a local or shared disk, the checkpoint is written into the trial's folder at once, whole
+        or not at all; Tune would copy it there from a temporary folder, file by file. The error
+        is logged and counted in the results (`checkpoint_failures`); the previous checkpoint stays
+        the last one.
         """
+        trial_folder = self.trial_folder if checkpoint_dir is None else None
         try:
-            return super().save(checkpoint_dir)
-        except OSError:
+            if trial_folder is None:
+                return super().save(checkpoint_dir)
+            folder = self.next_checkpoint_folder(trial_folder)
+            self.save_checkpoint(str(folder))
+            return training_result(Checkpoint.from_directory(folder), self.last_result)
+        except OSError as error:
             if not self.runs_under_tune:  # called by the user, who gets the exception
                 raise
             self._num_failed_checkpoints += 1
+            self._checkpoint_failure = str(error)
             logger.exception(
                 "No checkpoint was written at iteration %d; training goes on, and the previous "
                 "checkpoint is still good.",
@@ -160,10 +185,39 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             )
             return training_result(None, self.last_result)
 
+    @property
+    def is_save_requested(self) -> bool:
+        """Whether the one who runs this trial waits for its iteration to end, to save it."""
+        folder = self.trial_folder
+        return folder is not None and (folder / SAVE_REQUEST).exists()
+
+    def end_iteration_if_requested(self) -> None:
+        """After a training step: this one was the last of its iteration, if a save is wanted."""
+        if not self.is_save_requested:
+            return
+        self._shortened = self.config
+        self.config = self.config.copy(copy_frozen=False)
+        self.config.min_time_s_per_iteration = None
+        self.config.min_sample_timesteps_per_iteration = 0
+        self.config.min_train_timesteps_per_iteration = 0
+
+    @override(Algorithm)
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if self.is_save_requested:  # whoever waits for it would wait longer
+            return {}
+        results: dict[str, Any] = super().evaluate(*args, **kwargs)
+        return results
+
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
-        results: dict[str, Any] = super().step()
+        try:
+            results: dict[str, Any] = super().step()
+        finally:
+            if self._shortened is not None:
+                self.config, self._shortened = self._shortened, None
         results["checkpoint_failures"] = self._num_failed_checkpoints
+        if self._checkpoint_failure is not None:  # since the last result
+            results["checkpoint_failure"], self._checkpoint_failure = self._checkpoint_failure, None
         results["env_runner_restarts"] = self.num_env_runner_restarts
         return results
 
@@ -189,9 +243,10 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 self._push_weights(derived_seed(self._run_seed, self._num_checkpoints))
                 return
             manifest = verify(folder)
-            _compare_versions(folder, manifest["versions"])
+            compare_versions(folder, manifest["versions"])
             super().restore_from_path(folder, **kwargs)
             if (folder / REPLAY).is_dir():
+                self._last_replay = folder / REPLAY
                 self.replay_buffer.set_state(load_state(folder / REPLAY))
             else:
                 self._collect_before_learning()
@@ -281,21 +336,3 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         self.start_runners(self.env_runner_group, seed)
         if self.eval_env_runner_group is not None:
             self.start_runners(self.eval_env_runner_group, seed)
-
-
-def _compare_versions(folder: Path, written: dict[str, str]) -> None:
-    """Warn if packages differ from those that wrote the checkpoint."""
-    installed = package_versions()
-    names = sorted(written | installed)
-    changed = [
-        f"{name} {written.get(name, 'absent')} -> {installed.get(name, 'absent')}"
-        for name in names
-        if written.get(name) != installed.get(name)
-    ]
-    if changed:
-        logger.warning(
-            "%s was written with other versions (%s): the run goes on, but not bit for bit as it "
-            "would have there.",
-            folder,
-            ", ".join(changed),
-        )

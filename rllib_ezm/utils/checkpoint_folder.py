@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import shutil
 import tempfile
@@ -17,9 +18,15 @@ from typing import Any
 import pyarrow.fs
 
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.importing import IMPORT_FOLDERS, import_folders
+
+logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "ezm_manifest.json"
-FORMAT = 3
+FORMAT = 4
+READABLE = (3, 4)
+"""Format 4: a long array of the replay buffer is in several files."""
+
 LAST_FLAT_VERSION = "commit d72cad0 of rllib_ezm"
 """The last version before the package was divided into rooms; RLlib pickles module names."""
 
@@ -121,14 +128,37 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def compare_versions(folder: Path, written: dict[str, str]) -> None:
+    """Warn if packages differ from those that wrote the checkpoint."""
+    installed = package_versions()
+    names = sorted(written | installed)
+    changed = [
+        f"{name} {written.get(name, 'absent')} -> {installed.get(name, 'absent')}"
+        for name in names
+        if written.get(name) != installed.get(name)
+    ]
+    if changed:
+        logger.warning(
+            "%s was written with other versions (%s): the run goes on, but not bit for bit as it "
+            "would have there.",
+            folder,
+            ", ".join(changed),
+        )
+
+
 def write_manifest(folder: Path) -> None:
-    """Writes sizes and checksums (CRC-32) of all files in `folder`, and the package versions."""
+    """Writes sizes and checksums (CRC-32) of all files in `folder`, versions, import folders."""
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "crc32": _crc32(file)}
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-    manifest = {"format": FORMAT, "versions": package_versions(), "files": files}
+    manifest = {
+        "format": FORMAT,
+        "versions": package_versions(),
+        IMPORT_FOLDERS: import_folders(),
+        "files": files,
+    }
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -147,17 +177,36 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(file.read_text())
         version = manifest["format"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{file} is damaged ({error!r}); restore from another checkpoint."
         ) from None
-    if version != FORMAT:
+    if version not in READABLE:
         reader = READERS.get(version, "the version that wrote it")
         raise UserError(
             f"{file} has format {version}, this version of rllib_ezm reads {FORMAT}: restore it "
             f"with {reader}."
         )
+    flaw = _flaw_of(manifest)
+    if flaw is not None:
+        raise UserError(f"{file} is damaged ({flaw}); restore from another checkpoint.")
     return manifest
+
+
+def _flaw_of(manifest: dict[str, Any]) -> str | None:
+    """What keeps a manifest of this format from being used."""
+    for name in ("files", "versions"):
+        if not isinstance(manifest.get(name), dict):
+            return f"{name!r} is not an object"
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry, dict):
+            return f"the entry of {name!r} is not an object"
+        for key in ("bytes", "crc32"):
+            if not isinstance(entry.get(key), int):
+                return f"{key!r} of {name!r} is not a number"
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{name!r} lies outside of the checkpoint"
+    return None
 
 
 def verify(folder: Path, within: Sequence[str] = ("",)) -> dict[str, Any]:
@@ -171,9 +220,15 @@ def verify(folder: Path, within: Sequence[str] = ("",)) -> dict[str, Any]:
         The manifest.
 
     Raises:
-        UserError: A file is missing, truncated or not the one that was written; names the file.
+        UserError: A file is missing, truncated, not the one that was written, or not in the
+            manifest; names the file. Hidden files are not looked at: Tune adds some.
     """
     manifest = read_manifest(folder)
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        known = name in manifest["files"] or name == MANIFEST_FILE or file.name.startswith(".")
+        if name.startswith(tuple(within)) and file.is_file() and not known:
+            raise UserError(f"The checkpoint holds a file that is not in its manifest: {file}.")
     for name, expected in manifest["files"].items():
         if not name.startswith(tuple(within)):
             continue

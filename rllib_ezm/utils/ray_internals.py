@@ -7,8 +7,10 @@ them, this module and `tests/utils/test_ray_internals.py` are the places to look
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -17,8 +19,11 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
-from ray.tune import Checkpoint
+from ray.tune import Checkpoint, ResumeConfig, Tuner
+from ray.tune.experiment import Trial
 from ray.tune.trainable.trainable import _TrainingResult
+
+from rllib_ezm.utils.trial_folder import checkpoint_number, next_checkpoint
 
 
 def is_own_cluster() -> bool:
@@ -40,6 +45,62 @@ def training_result(checkpoint: Checkpoint | None, metrics: dict[str, Any]) -> A
     return _TrainingResult(checkpoint=checkpoint, metrics=metrics)
 
 
+def forget_checkpoints(trial: Trial, gone: set[Path]) -> None:
+    """Take deleted checkpoints off Tune's list (private: `_CheckpointManager`).
+
+    Without it, `Result.best_checkpoints` would name folders that are not there.
+    """
+    manager = trial.run_metadata.checkpoint_manager
+    manager._checkpoint_results = [
+        result for result in manager._checkpoint_results if Path(result.checkpoint.path) not in gone
+    ]
+
+
+def set_start(trial: Trial, checkpoint: Path | None, result: dict[str, Any]) -> None:
+    """Have Tune restore a trial from a checkpoint, or not at all (private: `_CheckpointManager`).
+
+    Without it, a trial could only go on from what Tune has noted.
+    """
+    manager = trial.run_metadata.checkpoint_manager
+    if checkpoint is None:
+        manager._latest_checkpoint_result = None
+        manager._checkpoint_results = []
+    else:
+        manager._latest_checkpoint_result = training_result(
+            Checkpoint.from_directory(checkpoint), dict(result)
+        )
+    trial.invalidate_json_state()
+    trial.run_metadata.invalidate_cache()
+
+
+def reconfigure(
+    tuner: Tuner,
+    *,
+    callbacks: list[Any],
+    scheduler: Any,
+    stop: Any = None,
+    resume_finished: bool = False,
+) -> None:
+    """Change a restored tuner (private: `TunerInternal._run_config`, `_resume_config`).
+
+    Without it, a resumed experiment would have the callbacks and bounds that it was started with.
+
+    Args:
+        tuner: From `Tuner.restore`.
+        callbacks: In place of the pickled ones.
+        scheduler: In place of the pickled one.
+        stop: In place of the pickled one; None keeps it.
+        resume_finished: Whether trials that have reached their end go on.
+    """
+    local = tuner._local_tuner
+    local._run_config.callbacks = callbacks
+    local._tune_config.scheduler = scheduler
+    if stop is not None:
+        local._run_config.stop = stop
+    if resume_finished:
+        local._resume_config.finished = ResumeConfig.ResumeType.RESUME
+
+
 class OpenAlgorithm(Algorithm):
     """RLlib's `Algorithm` with what a checkpoint of our own needs."""
 
@@ -50,6 +111,29 @@ class OpenAlgorithm(Algorithm):
         Without it, a user's own call of `save` could not raise what Tune's call must survive.
         """
         return self._storage is not None
+
+    @property
+    def trial_folder(self) -> Path | None:
+        """The trial's folder on a local or shared disk; None elsewhere (`Trainable._storage`).
+
+        Without it, a trial could not be asked to end its iteration early.
+        """
+        storage = self._storage
+        if storage is None or not isinstance(
+            storage.storage_filesystem, pyarrow.fs.LocalFileSystem
+        ):
+            return None
+        return Path(storage.trial_fs_path)
+
+    def next_checkpoint_folder(self, trial_folder: Path) -> Path:
+        """A name in the trial's folder that no checkpoint has had (private: `Trainable._storage`).
+
+        Without it, Tune would copy each checkpoint from a temporary folder, file by file, and give
+        names again after a driver has died.
+        """
+        folder = next_checkpoint(trial_folder, self._storage.current_checkpoint_index)
+        self._storage.current_checkpoint_index = checkpoint_number(folder)
+        return folder
 
     @property
     def last_result(self) -> dict[str, Any]:

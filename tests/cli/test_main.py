@@ -73,7 +73,9 @@ def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]
         (["train", "file", "x.py", "--stop", "{"], "--stop is not JSON"),
         (["train", "file", "x.py", "--stop", "3"], "must be a JSON object"),
         (["train", "file", "nowhere.py"], "no such file: "),
-        (["train", "file", "x.py", "--resume", "p", "--stop", "{}"], "--stop cannot be combined"),
+        (["train", "file", "x.py", "--resume", "p", "--seed", "1"], "--seed cannot be combined"),
+        (["train", "file", "x.py", "--resume", "p", "--restore", "q"], "--restore cannot be"),
+        (["train", "file", "x.py", "--restore", "nowhere"], "no such checkpoint: "),
         (["train", "file", "x.py", "--resume", "p", "-n", "q"], "--experiment-name cannot be"),
         (["train", "file", "x.py", "--resume", "p", "--smoke"], "--smoke cannot be combined"),
         (["evaluate", "x", "--protocol", "fair"], "--protocol"),
@@ -267,8 +269,11 @@ def test_evaluate_prints_the_table_and_writes_json(
 
     monkeypatch.setattr(rllib_ezm.algorithm.checkpoint_evaluation, "evaluate_checkpoint", play)
     (tmp_path / "rllib_checkpoint.json").write_text("{}")
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "has no checksums" in one_line_error(capsys)
+    options = ["--unverified"]
     figures = tmp_path / "figures.json"
-    options = ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
+    options += ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
     options += ["--protocol", "released"]
     assert main(["evaluate", str(tmp_path), *options, "--json", str(figures)]) == 0
     assert asked == {

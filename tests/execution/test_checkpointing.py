@@ -21,6 +21,7 @@ from ray import tune
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.cli.inspection import inspect_checkpoint
 from rllib_ezm.cli.main import main
+from rllib_ezm.replay import storage
 from rllib_ezm.utils.checkpoint_folder import verify
 from rllib_ezm.utils.errors import UserError
 
@@ -238,6 +239,25 @@ def test_tune_goes_on_when_a_checkpoint_cannot_be_written(tmp_path: Path) -> Non
     assert sorted(written) == [1, 3]
     for checkpoint, _ in result.best_checkpoints:
         verify(Path(checkpoint.path))
+
+
+@local_only
+def test_the_next_checkpoint_shares_the_buffer_of_the_last(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "SEGMENT_ROWS", 16)
+    saved.algorithm.save_to_path(tmp_path / "1")
+    saved.algorithm.train()
+    saved.algorithm.save_to_path(tmp_path / "2")
+    names = [file.relative_to(tmp_path / "2") for file in (tmp_path / "2").rglob("obs.*.npy")]
+    linked = [name for name in names if (tmp_path / "1" / name).stat().st_nlink == 2]
+    assert 0 < len(linked) < len(names)
+    verify(tmp_path / "1")
+    shutil.rmtree(tmp_path / "1")
+    transitions = len(saved.algorithm.replay_buffer)
+    saved.algorithm.train()
+    saved.algorithm.restore_from_path(tmp_path / "2")
+    assert len(saved.algorithm.replay_buffer) == transitions
 
 
 @local_only

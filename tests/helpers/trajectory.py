@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from helpers.tiny import fill_replay, scripted_task, spaces, tiny_config
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -166,6 +167,7 @@ def checksums(state: dict[str, Any]) -> dict[str, int]:
 
 def main(out: str) -> None:
     torch.set_num_threads(1)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     recorded = {name: updates(name) for name in CASES}
     recorded["training"] = training()
     Path(out).write_text(json.dumps(recorded, indent=0) + "\n")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.replay_episodes import cut, make_buffer, make_episode
 
-from rllib_ezm.replay import MultiTaskReplayBuffer
+from rllib_ezm.replay import MultiTaskReplayBuffer, storage
 from rllib_ezm.replay.storage import load_state, save_state
 from rllib_ezm.utils.errors import UserError
 
@@ -63,3 +64,68 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (folder / "values.json").unlink()
     with pytest.raises(UserError, match=r"values\.json"):
         load_state(folder)
+
+
+def long_buffer(monkeypatch: pytest.MonkeyPatch) -> MultiTaskReplayBuffer:
+    """One ring of 40 slots, 30 of them full: three segments and a part of one."""
+    monkeypatch.setattr(storage, "SEGMENT_ROWS", 9)
+    buffer = make_buffer(3, 40)
+    for number in range(3):
+        buffer.add(make_episode(0, number, 9, terminated=True))
+    return buffer
+
+
+def shared(one: Path, other: Path) -> set[str]:
+    """Files of both folders that are one file on the disk."""
+    return {file.name for file in one.rglob("obs*") if file.samefile(other / file.relative_to(one))}
+
+
+def test_only_what_is_new_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = long_buffer(monkeypatch)
+    first = save_state(buffer.get_state(), tmp_path / "1")
+    buffer.add(make_episode(0, 3, 5, terminated=True))
+    second = save_state(buffer.get_state(copy=False), tmp_path / "2", tmp_path / "1")
+    assert second < first
+    assert shared(tmp_path / "1", tmp_path / "2") == {
+        "obs.00000.npy",
+        "obs.00001.npy",
+        "obs.00002.npy",
+    }
+    for number in range(4, 7):  # the ring is full: the oldest slots are overwritten
+        buffer.add(make_episode(0, number, 4, terminated=True))
+    save_state(buffer.get_state(), tmp_path / "3", tmp_path / "2")
+    assert 0 < len(shared(tmp_path / "2", tmp_path / "3")) < 4
+    shutil.rmtree(tmp_path / "1")
+    shutil.rmtree(tmp_path / "2")
+    restored = make_buffer(3, 40, seed=9)
+    restored.set_state(load_state(tmp_path / "3"))
+    for _ in range(3):
+        ours, theirs = buffer.sample(33), restored.sample(33)
+        assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+def test_a_damaged_segment_is_not_taken_over(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = long_buffer(monkeypatch)
+    save_state(buffer.get_state(), tmp_path / "1")
+    file = tmp_path / "1/rings/0/columns/obs.00001.npy"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    if damage == "delete":
+        file.unlink()
+    else:
+        file.write_bytes(content if damage == "flip" else content[:-5])
+    save_state(buffer.get_state(), tmp_path / "2", tmp_path / "1")
+    restored = load_state(tmp_path / "2")["rings"]["0"]["columns"]
+    columns = buffer.get_state()["rings"]["0"]["columns"]
+    assert len(restored["obs"]) == len(columns["obs"]) == 30
+    assert all(np.asarray(restored[name]).tobytes() == columns[name].tobytes() for name in columns)
+
+
+def test_a_missing_segment_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_state(long_buffer(monkeypatch).get_state(), tmp_path / "1")
+    (tmp_path / "1/rings/0/columns/obs.00001.npy").unlink()
+    with pytest.raises(UserError, match=r"before .*obs\.00002\.npy are missing"):
+        load_state(tmp_path / "1")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +58,7 @@ def test_a_fault_at_the_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_files_are_compared_with_the_manifest(checkpoint: Path) -> None:
     weights = checkpoint / "part" / "weights.bin"
-    (checkpoint / "added by Tune").touch()
+    (checkpoint / ".metadata.json").touch()  # added by Tune
     manifest = verify(checkpoint)
     assert manifest["files"]["part/weights.bin"]["bytes"] == len("first")
     assert set(manifest["versions"]) >= {"python", "ray", "torch", "numpy"}
@@ -86,3 +88,56 @@ def test_a_manifest_that_cannot_be_read_is_an_error(checkpoint: Path) -> None:
     file.unlink()
     with pytest.raises(UserError, match=f"lacks {MANIFEST_FILE}"):
         verify(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "flaw"),
+    [
+        (lambda manifest: manifest.pop("files"), "'files' is not an object"),
+        (lambda manifest: manifest.update(files=[]), "'files' is not an object"),
+        (lambda manifest: manifest.pop("versions"), "'versions' is not an object"),
+        (lambda manifest: manifest.update(versions=["3.11"]), "'versions' is not an object"),
+        (
+            lambda manifest: manifest["files"].update({"state.bin": []}),
+            "the entry of 'state.bin' is not an object",
+        ),
+        (
+            lambda manifest: manifest["files"]["state.bin"].pop("crc32"),
+            "'crc32' of 'state.bin' is not a number",
+        ),
+        (
+            lambda manifest: manifest["files"]["state.bin"].update(bytes="10"),
+            "'bytes' of 'state.bin' is not a number",
+        ),
+        (
+            lambda manifest: manifest["files"].update({"../x": {"bytes": 0, "crc32": 0}}),
+            r"'\.\./x' lies outside",
+        ),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(
+    checkpoint: Path, change: Callable[[dict[str, Any]], Any], flaw: str
+) -> None:
+    file = checkpoint / MANIFEST_FILE
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"{MANIFEST_FILE} is damaged .{flaw}"):
+        verify(checkpoint)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"files"', "\ud800"])
+def test_a_manifest_of_another_kind_is_one_line(checkpoint: Path, content: str) -> None:
+    (checkpoint / MANIFEST_FILE).write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UserError, match=f"{MANIFEST_FILE} is damaged"):
+        verify(checkpoint)
+
+
+def test_a_file_without_an_entry_is_refused(checkpoint: Path) -> None:
+    file = checkpoint / MANIFEST_FILE
+    manifest = json.loads(file.read_text())
+    del manifest["files"]["part/weights.bin"]
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"not in its manifest: .*part/weights\.bin"):
+        verify(checkpoint)
+    verify(checkpoint, within=("state.bin",))
