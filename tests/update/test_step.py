@@ -113,6 +113,19 @@ def test_the_gradient_is_the_one_of_the_weighted_sample_losses() -> None:
     assert compared > 20
 
 
+def test_rewards_and_masks_of_the_targets_by_hand() -> None:
+    """Lengths 5, 4, 1, 2, 5, 3 of two unrolled steps; the third and fourth end terminally."""
+    batch = make_batch() | {"terminal": torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0])}
+    targets, _ = make_step().targets(batch)
+    expected = {
+        "reward": batch["rewards"][:, :2].T.tolist(),
+        "transition_mask": [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1]],
+        "alive": [[1, 1, 0, 1, 1, 1], [1, 1, 1, 0, 1, 1]],
+        "policy_mask": [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 0, 0, 1, 1]],
+    }
+    assert {name: getattr(targets, name).tolist() for name in expected} == expected
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_the_latent_gradient_scale_reaches_the_dynamics(scale: float) -> None:
     """With 0, no gradient flows back into the dynamics."""
