@@ -20,10 +20,19 @@ def make_gymnasium_env(env_id: str, **env_kwargs: Any) -> gym.Env[Any, Any]:
 
 
 def _resolve(env_id: str, env_kwargs: dict[str, Any] | None = None) -> TaskSpec | None:
-    """Returns the spec of a registered id. Scores 0 and 1: the normalized score is the return."""
+    """Returns the spec of a registered id. Scores 0 and 1: the normalized score is the return.
+
+    Raises:
+        ValueError: If `env_kwargs` holds a time limit.
+    """
+    if "max_episode_steps" in (env_kwargs or {}):
+        raise ValueError(
+            f'Task "gym:{env_id}": max_episode_steps is an option of the task, not one of its '
+            'env_kwargs: {"name": ..., "max_episode_steps": ..., "env_kwargs": {...}}.'
+        )
     try:
         registered = gym.spec(env_id)
-    except gym.error.UnregisteredEnv:
+    except gym.error.Error:  # unknown, of another version, or without a version
         return None
     return TaskSpec(
         name=f"gym:{env_id}",

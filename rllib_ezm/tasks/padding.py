@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_ezm.tasks.failure import EnvironmentFailedError, describe_failure
-from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination
+from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination, scalar_reward
 
 PaddedObs = dict[str, Any]
 
@@ -49,13 +49,16 @@ def flat_dims(env: gym.Env[Any, Any], name: str) -> tuple[int, int]:
     """Returns an environment's own flat observation and action dims, if it can be padded at all.
 
     Raises:
-        ValueError: If the observation is not a Box, or the action not a bounded float Box.
+        ValueError: If the observation is neither a Box nor a Dict of Boxes, or the action not a
+            bounded float Box.
     """
     obs_space, action_space = env.observation_space, env.action_space
-    if not isinstance(obs_space, gym.spaces.Box):
+    parts = _parts(obs_space).values()
+    if not parts or not all(isinstance(part, gym.spaces.Box) for part in parts):
         raise ValueError(
-            f"Task {name!r}: the observation space must be a Box (of any shape; it is flattened), "
-            f"got {obs_space}. Wrap the environment in gymnasium.wrappers.FlattenObservation."
+            f"Task {name!r}: the observation space must be a Box, or a Dict of Boxes (of any "
+            f"shapes; they are flattened), got {obs_space}. Wrap the environment in "
+            "gymnasium.wrappers.FlattenObservation."
         )
     if not isinstance(action_space, gym.spaces.Box):
         raise ValueError(
@@ -65,17 +68,28 @@ def flat_dims(env: gym.Env[Any, Any], name: str) -> tuple[int, int]:
     if not np.issubdtype(action_space.dtype, np.floating) or not action_space.is_bounded():
         raise ValueError(
             f"Task {name!r}: the action space must be a float Box with finite bounds, got "
-            f"{action_space}. Wrap the environment in gymnasium.wrappers.ClipAction or "
-            "RescaleAction with bounds of your own."
+            f"{action_space}. Give it bounds of your own, e.g. gymnasium.wrappers.TransformAction("
+            "env, lambda action: action, gymnasium.spaces.Box(-1.0, 1.0, env.action_space.shape))."
         )
-    return int(np.prod(obs_space.shape)), int(np.prod(action_space.shape))
+    if (action_space.low > action_space.high).any():
+        raise ValueError(
+            f"Task {name!r}: the action space has lower bounds above its upper bounds: "
+            f"low {action_space.low}, high {action_space.high}."
+        )
+    return gym.spaces.flatdim(obs_space), gym.spaces.flatdim(action_space)
+
+
+def _parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
+    """The spaces of a Dict by key, in its order; any other space by the key ""."""
+    return dict(space.spaces) if isinstance(space, gym.spaces.Dict) else {"": space}
 
 
 class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
     """One task, padded to the dims of its task set.
 
-    * Observation: `obs` (D,), the task's own observation flattened, then zeros; `task_id`;
-      `action_mask` (A,), 1 on the task's own action dims.
+    * Observation: `obs` (D,), the task's own observation flattened (a Dict's in the order of its
+      keys), then zeros; `task_id`; `action_mask` (A,), 1 on the task's own action dims. Own
+      observations must have exactly the shapes of their space.
     * Action (A,) in [-1, 1]: the task's own dims are clipped to [-1, 1] and scaled to the
       environment's bounds; padded dims are ignored.
     * Reward: the sum over the `action_repeat` simulator steps of a decision, unscaled.
@@ -103,7 +117,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         """Wraps `env`.
 
         Args:
-            env: Environment with a Box observation and a bounded float Box action.
+            env: Environment with a Box observation, or a Dict of them, and a bounded float Box
+                action.
             task_id: Index of the task in its set, 0 <= task_id < num_tasks.
             num_tasks: T.
             obs_dim: D, at least the environment's flat observation dim.
@@ -131,6 +146,9 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         self._low = np.ravel(env.action_space.low).astype(np.float64)  # type: ignore[attr-defined]
         self._high = np.ravel(env.action_space.high).astype(np.float64)  # type: ignore[attr-defined]
         self._own_action_space = env.action_space
+        self._own_shapes = {
+            key: part.shape or () for key, part in _parts(env.observation_space).items()
+        }
         if termination == "ignore":
             env = IgnoreTermination(env)
         if action_repeat != 1:
@@ -181,7 +199,7 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         own_action = self._to_own_action(action)
         try:
             obs, reward, terminated, truncated, info = self.env.step(own_action)
-            padded, reward = self._pad(obs), float(reward)
+            padded, reward = self._pad(obs), scalar_reward(reward)
         except Exception as error:
             raise EnvironmentFailedError(describe_failure(self.name, "step()", error)) from error
         if not (abs(reward) <= _FLOAT32_MAX and np.isfinite(padded).all()):
@@ -228,10 +246,23 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         return scaled.astype(self._own_action_space.dtype).reshape(self._own_action_space.shape)
 
     def _pad(self, obs: Any) -> NDArray[np.float32]:
-        """Returns the task's own observation, flattened and padded to (D,)."""
+        """Returns a copy of the task's own observation, flattened and padded to (D,).
+
+        Raises:
+            ValueError: If it does not have the shapes of its space.
+        """
         padded = np.zeros(self.observation_space["obs"].shape, dtype=np.float32)  # type: ignore[index]
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and handled
-            padded[: self.own_obs_dim] = np.ravel(obs)
+        start = 0
+        for key, shape in self._own_shapes.items():
+            part = np.asarray(obs[key] if key else obs)
+            if part.shape != shape or part.dtype.kind not in "biuf":
+                raise ValueError(
+                    f"the observation{f' {key!r}' if key else ''} must be numbers of the shape "
+                    f"{shape} that its space says, got {part.dtype} of {part.shape}"
+                )
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and handled
+                padded[start : start + part.size] = part.ravel()
+            start += part.size
         return padded
 
     def _to_dict(self, padded: NDArray[np.float32]) -> PaddedObs:

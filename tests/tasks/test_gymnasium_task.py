@@ -59,3 +59,15 @@ def test_two_dimensional_observations_are_flattened(monkeypatch):
     assert tasks.obs_dims == (6,)
     obs, _ = tasks.make(0).reset()
     np.testing.assert_array_equal(obs["obs"], np.arange(6, dtype=np.float32) / 10)
+
+
+def test_a_time_limit_among_the_env_kwargs_is_refused_with_its_place():
+    with pytest.raises(ValueError, match="is an option of the task"):
+        resolve_task("gym:Pendulum-v1", env_kwargs={"max_episode_steps": 5})
+    assert resolve_task("gym:Pendulum-v1", max_episode_steps=5).max_episode_steps == 5
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum", "Pendulum-v9", "Pendulun-v1"])
+def test_an_unknown_id_gets_near_matches(env_id):
+    with pytest.raises(ValueError, match=r"Unknown task.*Did you mean gym:Pendulum-v1"):
+        resolve_task(f"gym:{env_id}")
