@@ -115,6 +115,18 @@ class EZMTorchLearner(OpenLearner):
             if not name.startswith(("projector.", "predictor."))
         }
 
+    def _apply_optimizer_settings(self) -> None:
+        """Set `lr` and `weight_decay` of the config in place of those of a restored optimizer.
+
+        A schedule goes on from where the state has brought it: RLlib sets its value after the next
+        update, and until then the stored one holds.
+        """
+        config = self.config
+        for group in self.get_optimizer(DEFAULT_MODULE_ID).param_groups:
+            group["weight_decay"] = config.weight_decay
+            if isinstance(config.lr, int | float):
+                group["lr"] = float(config.lr)
+
     @override(OpenLearner)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {
@@ -126,6 +138,7 @@ class EZMTorchLearner(OpenLearner):
     @override(OpenLearner)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
+        self._apply_optimizer_settings()
         step = self.gradient_step
         step.num_updates = state.get("num_updates", step.num_updates)
         step.guard.num_consecutive = state.get(

@@ -162,6 +162,30 @@ def test_the_optimizer_survives_a_checkpoint(config: EZMConfig) -> None:
     assert restored.get_state()["num_updates"] == 2
 
 
+def test_a_changed_learning_rate_and_weight_decay_hold_from_the_restore_on(
+    config: EZMConfig,
+) -> None:
+    """As after an exploit of PBT: the checkpoint's optimizer has the other trial's settings."""
+    learner, batch = build(config.training(lr=1e-3, weight_decay=0.0)), draw(config)
+    update(learner, batch)
+    changed = build(config.copy(copy_frozen=False).training(lr=5e-4, weight_decay=0.1))
+    changed.set_state(learner.get_state())
+    (group,) = changed.get_optimizer("default_policy").param_groups
+    assert (group["lr"], group["weight_decay"]) == (5e-4, 0.1)
+    assert group["fused"]
+    assert len(changed.get_optimizer("default_policy").state) > 20
+
+
+def test_a_schedule_of_the_learning_rate_goes_on_where_it_was(config: EZMConfig) -> None:
+    config.training(lr=[[0, 1e-3], [100, 1e-4]])
+    learner, batch = build(config), draw(config)
+    update(learner, batch)
+    stored = learner.get_optimizer("default_policy").param_groups[0]["lr"]
+    restored = build(config)
+    restored.set_state(learner.get_state())
+    assert restored.get_optimizer("default_policy").param_groups[0]["lr"] == stored
+
+
 def entropy_floor(config: EZMConfig, model: Any, batch: dict[str, np.ndarray]) -> tuple[float, ...]:
     """Smallest possible reward and value cross-entropy: the entropy of the two-hot targets."""
 
