@@ -20,6 +20,7 @@ from rllib_ezm.execution.replay_factory import make_replay_buffer
 from rllib_ezm.execution.update_schedule import UpdateSchedule
 from rllib_ezm.replay import ReplayBuffer
 from rllib_ezm.replay.storage import load_state, save_state
+from rllib_ezm.tasks.layout import Layout, check_same_tasks, read_layout, task_layout, write_layout
 from rllib_ezm.utils.checkpoint_folder import (
     compare_versions,
     readable_folder,
@@ -147,6 +148,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         target = tempfile.mkdtemp() if path is None else path
         with writable_folder(target, filesystem) as folder:
             super().save_to_path(folder, state=state, use_msgpack=use_msgpack)
+            if EZM_STATE in state:
+                write_layout(folder, state[EZM_STATE]["tasks"])
             if replay is not None:
                 save_state(replay, folder / REPLAY, self._last_replay)
             if here_and_now and self.runs_under_tune:
@@ -234,7 +237,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
 
         Raises:
             UserError: A file of the checkpoint is missing, truncated or not the one that was
-                written; the message names it, and nothing has been restored.
+                written, or its tasks are not those of the config; the message says which, and
+                nothing has been restored.
         """
         self.quiesce()
         with readable_folder(path, filesystem) as folder:
@@ -244,6 +248,9 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 return
             manifest = verify(folder)
             compare_versions(folder, manifest["versions"])
+            layout = read_layout(folder)
+            if layout is not None:
+                check_same_tasks(layout, self._task_layout())
             super().restore_from_path(folder, **kwargs)
             if (folder / REPLAY).is_dir():
                 self._last_replay = folder / REPLAY
@@ -268,6 +275,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 "schedule": self.schedule.get_state(),
                 "evaluation_score_mean": self.evaluation_score_mean,
                 "task_statistics": self.task_statistics.get_state(),
+                "tasks": self._task_layout(),
             }
         if self.config.store_buffer_in_checkpoints and self.is_wanted(
             REPLAY, components, not_components
@@ -277,6 +285,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
+        if "tasks" in state.get(EZM_STATE, {}):
+            check_same_tasks(state[EZM_STATE]["tasks"], self._task_layout())
         super().set_state(state)
         if EZM_STATE in state:
             own = state[EZM_STATE]
@@ -294,6 +304,10 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             self.task_statistics.set_state(own["task_statistics"])
         if REPLAY in state:
             self.replay_buffer.set_state(state[REPLAY])
+
+    def _task_layout(self) -> Layout:
+        termination = self.config.env_config.get("termination", "respect")
+        return task_layout(self.config.get_task_set().specs, termination)
 
     def _collect_before_learning(self) -> None:
         """Goes on without the buffer of the run so far, and says so."""

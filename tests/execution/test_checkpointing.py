@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,6 +139,27 @@ def test_a_trial_that_takes_over_a_checkpoint_gets_seeds_of_its_own(
     assert saved.algorithm._run_seed != seed
     assert len(saved.algorithm.replay_buffer) == transitions
     assert_differ(saved.record, go_on(saved.algorithm, N))
+
+
+@pytest.mark.parametrize("tasks", [TASKS[::-1], TASKS[:1]])
+def test_other_tasks_are_refused_before_anything_is_restored(
+    saved: Saved, tasks: tuple[dict[str, Any], ...]
+) -> None:
+    other = tiny_ezm(0).tasks([*tasks]).build_algo()
+    try:
+        before = other.learner_group.get_state(components="learner")["learner"]["rl_module"]
+        for restore in (other.restore_from_path, restore_state(saved, other)):
+            with pytest.raises(UserError, match=r"holds the tasks \['gym:Pendulum-v1', 'dmc:"):
+                restore(saved.path)
+        after = other.learner_group.get_state(components="learner")["learner"]["rl_module"]
+        for name, weights in before["default_policy"].items():
+            np.testing.assert_array_equal(weights, after["default_policy"][name])
+    finally:
+        other.stop()
+
+
+def restore_state(saved: Saved, other: EZM) -> Callable[[Path], None]:
+    return lambda path: other.set_state(saved.algorithm.get_state())
 
 
 def cut_in_half(file: Path) -> None:

@@ -1,0 +1,94 @@
+"""What a training's tasks are, as plain data: kept in a checkpoint, compared at a restore."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rllib_ezm.tasks.spec import TaskSpec
+from rllib_ezm.utils.errors import UserError
+
+TASKS_FILE = "tasks.json"
+"""In a checkpoint: its layout."""
+
+Layout = list[dict[str, Any]]
+
+
+def task_layout(specs: Sequence[TaskSpec], termination: str) -> Layout:
+    """What makes each task the one that was learned, in order of the task ids.
+
+    Args:
+        specs: The tasks.
+        termination: "respect" or "ignore", see `PadTask`.
+
+    Returns:
+        Per task `name`, `obs_dim`, `action_dim`, `action_repeat`, `termination`, and `env_kwargs`
+        where the environment has some, their values as JSON (objects by the name of their type).
+    """
+    return [
+        {
+            "name": spec.name,
+            "obs_dim": spec.dims[0],
+            "action_dim": spec.dims[1],
+            "action_repeat": spec.action_repeat,
+            "termination": termination,
+            **_env_kwargs(spec),
+        }
+        for spec in specs
+    ]
+
+
+def _env_kwargs(spec: TaskSpec) -> dict[str, dict[str, str]]:
+    if not isinstance(spec.make, functools.partial) or not spec.make.keywords:
+        return {}
+    keywords = spec.make.keywords.items()
+    return {"env_kwargs": {name: json.dumps(value, default=_type_name) for name, value in keywords}}
+
+
+def _type_name(value: object) -> str:
+    return type(value).__qualname__
+
+
+def check_same_tasks(stored: Layout, current: Layout) -> None:
+    """Refuse a state of other tasks: its rings, embeddings and statistics go by task id.
+
+    Raises:
+        UserError: The tasks differ in their order or in anything of the layout; shows both.
+    """
+    if stored == current:
+        return
+    theirs, ours = ([task["name"] for task in layout] for layout in (stored, current))
+    if theirs == ours:
+        changed = [
+            f"{old['name']}: {name} {old.get(name)!r} -> {new.get(name)!r}"
+            for old, new in zip(stored, current, strict=True)
+            for name in sorted(old | new)
+            if old.get(name) != new.get(name)
+        ]
+        raise UserError(
+            f"The checkpoint was made with other settings of its tasks ({'; '.join(changed)}), so "
+            "what it has learned and stored does not fit: give the tasks the settings of the "
+            "checkpoint, or begin anew."
+        )
+    how = "in another order" if sorted(theirs) == sorted(ours) else "and this config has others"
+    raise UserError(
+        f"The checkpoint holds the tasks {theirs} {how}: {ours}. Restore it with .tasks(...) of "
+        "exactly the tasks of the checkpoint, in their order."
+    )
+
+
+def write_layout(folder: Path, layout: Layout) -> None:
+    """Write it into a checkpoint."""
+    (folder / TASKS_FILE).write_text(json.dumps(layout, indent=1) + "\n")
+
+
+def read_layout(folder: Path) -> Layout | None:
+    """The layout in a checkpoint; None if there is none, as of earlier commits."""
+    file = folder / TASKS_FILE
+    if not file.is_file():
+        return None
+    layout: Layout = json.loads(file.read_text())
+    return layout
