@@ -127,7 +127,7 @@ def main() -> None:
                 "restarts": algorithm.num_env_runner_restarts,
                 "driver_mb": round(megabytes(os.getpid()), 1),
                 "runners_mb": round(max(megabytes(pid) for pid in killer.pids), 1),
-                "score": round(result["normalized_score_mean"], 4),
+                "score": result.get("normalized_score_mean"),
                 "agree": agree,
             }
             rows.append(row)

@@ -185,7 +185,8 @@ class EZM(ResumableAlgorithm):
     def step(self) -> dict[str, Any]:
         results: dict[str, Any] = super().step()
         # RLlib reduces the training metrics before it evaluates, so a logged value would be stale.
-        results["evaluation_score_mean"] = self.evaluation_score_mean
+        if self.evaluation_score_mean is not None:
+            results["evaluation_score_mean"] = self.evaluation_score_mean
         if self.pipeline is not None:
             results["bottleneck"] = self._bottleneck(self.pipeline)
             for kind, ages in self.pipeline.staleness.pop_ages().items():

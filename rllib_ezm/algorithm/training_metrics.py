@@ -12,9 +12,11 @@ from rllib_ezm.tasks.statistics import TaskStatistics
 
 
 def log_tasks(metrics: MetricsLogger, statistics: TaskStatistics) -> None:
-    """Counters and scores of each task, and the mean score."""
+    """Counters of each task, its score once it has finished an episode, and the mean score."""
     log = metrics.log_value
-    log("normalized_score_mean", statistics.score_mean(), reduce="item")
+    score = statistics.score_mean()
+    if score is not None:
+        log("normalized_score_mean", score, reduce="item")
     for task, spec in enumerate(statistics.specs):
         key = ("tasks", spec.name)
         log((*key, "env_steps"), int(statistics.env_steps[task]), reduce="item")

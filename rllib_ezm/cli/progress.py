@@ -35,8 +35,8 @@ def format_result(result: Mapping[str, Any], elapsed_s: float, trial_name: str =
     """Format one result as one line.
 
     Args:
-        result: The result of one training iteration, nested keys joined by "/". A mean that does
-            not exist yet (no finished episode) is absent, or None or NaN and shown as "-".
+        result: The result of one training iteration, nested keys joined by "/". What does not
+            exist yet (no finished episode) is absent, None or NaN, and left out.
         elapsed_s: Seconds since the start of the experiment.
         trial_name: Shown where several trials run.
     """
@@ -44,10 +44,9 @@ def format_result(result: Mapping[str, Any], elapsed_s: float, trial_name: str =
     if trial_name:
         parts.append(trial_name)
     for label, key, template in COLUMNS:
-        if key in result:
-            value = result[key]
-            known = value is not None and not math.isnan(value)
-            parts.append(f"{label} {template.format(value) if known else '-'}")
+        value = result.get(key)
+        if value is not None and not math.isnan(value):
+            parts.append(f"{label} {template.format(value)}")
     return "  ".join(parts)
 
 

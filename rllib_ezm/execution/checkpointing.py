@@ -84,7 +84,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         self.schedule = UpdateSchedule(
             settings.replay_ratio, settings.num_steps_sampled_before_learning_starts
         )
-        self.evaluation_score_mean = 0.0
+        self.evaluation_score_mean: float | None = None
         self._num_failed_checkpoints = 0
         self._checkpoint_failure: str | None = None
 

@@ -74,9 +74,10 @@ class TaskStatistics:
         }
         return {name: float(np.mean(values)) for name, values in reported.items() if values}
 
-    def score_mean(self) -> float:
-        """Mean normalized score over the tasks; a task without an episode yet counts 0."""
-        return float(np.mean([score or 0.0 for score in self.scores()]))
+    def score_mean(self) -> float | None:
+        """Mean normalized score over the tasks; None before every task has finished an episode."""
+        scores = [score for score in self.scores() if score is not None]
+        return float(np.mean(scores)) if len(scores) == len(self.specs) else None
 
     def abandon_ongoing(self) -> None:
         """Forget the returns of episodes under way; their env steps stay counted."""

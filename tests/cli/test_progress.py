@@ -30,9 +30,9 @@ def test_line_of_a_full_result() -> None:
 
 
 @pytest.mark.parametrize("unknown", [math.nan, None])
-def test_a_mean_without_episodes_is_a_dash_and_an_absent_key_is_left_out(unknown: Any) -> None:
+def test_what_does_not_exist_yet_is_left_out(unknown: Any) -> None:
     result = {"training_iteration": 1, "env_runners/episode_return_mean": unknown}
-    assert format_result(result, 0.0) == "[0:00:00]  iter 1  return -"
+    assert format_result(result, 0.0) == "[0:00:00]  iter 1"
 
 
 def test_a_mistyped_stop_key_is_named_once_with_its_neighbors(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -68,22 +66,23 @@ def test_an_episode_that_ends_between_chunks_is_counted_with_its_last_steps():
     assert statistics.env_steps[0] == 1
 
 
-def test_nothing_is_nan_before_the_first_episode():
+def test_a_score_is_absent_before_the_first_episode_of_each_task():
     statistics = make_statistics()
     assert statistics.scores() == [None, None]
-    assert statistics.score_mean() == 0.0
+    assert statistics.score_mean() is None
     add(statistics, 1, "z", 50.0)
-    assert statistics.score_mean() == 0.0
+    assert statistics.score_mean() is None
     add(statistics, 1, "z", 50.0, done=True)
-    # Task "a" has no episode yet and counts 0: (0 + 1) / 2.
-    assert statistics.score_mean() == 0.5
-    assert not math.isnan(statistics.score_mean())
+    assert statistics.score_mean() is None, "task a has no episode yet; 0 would beat what it gets"
+    add(statistics, 0, "x", -10.0, done=True)
+    assert statistics.score_mean() == (-1.0 + 1.0) / 2
 
 
 def test_negative_scores_are_not_lost():
     statistics = make_statistics()
     add(statistics, 0, "x", 0.0, done=True)  # (0 - 10) / 20
     assert statistics.scores()[0] == -0.5
+    add(statistics, 1, "x", 0.0, done=True)
     assert statistics.score_mean() == -0.25
 
 

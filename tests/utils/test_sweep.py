@@ -165,7 +165,7 @@ def test_tune_trains_a_sweep(ray_cluster: None, tmp_path: Path) -> None:
     configs = {
         "full": full,
         "no IER": full.copy(copy_frozen=False).replay(independent_replay=False),
-        "one task": full.copy(copy_frozen=False).tasks(tasks[:1]),
+        "one task": full.copy(copy_frozen=False).tasks(tasks[:1], max_episode_steps=20),
     }
     tuner = tune.Tuner(
         EZM,
