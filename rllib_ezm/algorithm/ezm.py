@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
 from rllib_ezm.algorithm.batches import shard_for_learners, to_chunk
+from rllib_ezm.algorithm.checkpoint_summary import write_summary
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
     PlayedEpisode,
@@ -216,6 +218,10 @@ class EZM(ResumableAlgorithm):
         if self.pipeline is None or env_runner_group.num_remote_env_runners() == 0:
             return play_and_wait(env_runner_group)
         return play_beside(env_runner_group, self.pipeline.advance_until)
+
+    @override(ResumableAlgorithm)
+    def write_summary(self, folder: Path, state: dict[str, Any]) -> None:
+        write_summary(folder, self.config, state)
 
     @override(ResumableAlgorithm)
     def quiesce(self) -> None:

@@ -23,6 +23,7 @@ from rllib_ezm.cli.resume import (
 from rllib_ezm.cli.saving import KeepCheckpoints, PauseOnSignal, SaveByTime, SaveOnSignal
 from rllib_ezm.utils.checkpoint_folder import LAST_FLAT_VERSION
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.ownership import warn_of_other_owner
 from rllib_ezm.utils.ray_internals import reconfigure
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> Re
         raise UserError(
             f"--resume: {folder} is not the folder of an experiment of `rllib train file`{hint}"
         )
+    warn_of_other_owner(folder)
     kept = json.loads((folder / OPTIONS_FILE).read_text())
     options = RunOptions.of({**kept, **changes})
     usable_state(folder)

@@ -14,8 +14,8 @@ from rllib_ezm.cli.arguments import check_checkpoint
 def inspect(checkpoint: Path) -> None:
     """Check the files of an EZM CHECKPOINT and print what is in it.
 
-    Counters, tasks, buffer fill, settings that differ from the default, sizes and versions. RLlib
-    keeps some of it as pickles: inspect only checkpoints that you trust.
+    Counters, tasks, buffer fill, settings that differ from the default, sizes and versions. Nothing
+    in the checkpoint is executed: no pickle is opened.
     """
     checkpoint = check_checkpoint(checkpoint)
     from rich.console import Console

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.tune.result import TRAINING_ITERATION
 from rich.table import Table
 
-from rllib_ezm.algorithm.checkpoint_evaluation import load_config
-from rllib_ezm.algorithm.config import EZMConfig
-from rllib_ezm.algorithm.setters import GROUPS
-from rllib_ezm.execution.checkpointing import EZM_STATE, REPLAY
+from rllib_ezm.algorithm.checkpoint_summary import read_summary
+from rllib_ezm.execution.checkpointing import REPLAY
 from rllib_ezm.replay.storage import load_state
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, package_versions, verify
 from rllib_ezm.utils.errors import UserError
-from rllib_ezm.utils.settings import defaults
-
-NOT_SETTINGS = ("env_config", "_rl_module_spec", "algo_class", "class", "simple_optimizer")
-"""Not listed as changes: the tasks have a table of their own, the rest RLlib fills in itself."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +41,6 @@ class TaskSummary:
     fill: float | None
 
 
-class ChangedSetting(NamedTuple):
-    """A setting whose value is not its default.
-
-    Attributes:
-        group: The setter of `EZMConfig` that sets it, or "RLlib" if it is none of EZ-M's settings.
-        name: Its name.
-        value: Its value.
-        default: Its default.
-    """
-
-    group: str
-    name: str
-    value: Any
-    default: Any
-
-
 @dataclass(frozen=True)
 class CheckpointSummary:
     """A checkpoint whose files are all as they were written.
@@ -75,7 +50,8 @@ class CheckpointSummary:
         written: When.
         counters: Name -> number: iterations, env steps, updates, ...
         tasks: One row per task.
-        changed: The settings that differ from their default.
+        changed: The settings that differ from their default: `group` (the setter of `EZMConfig`, or
+            "RLlib"), `name`, `value` and `default`, as text.
         sizes: Part of the checkpoint -> bytes on disk.
         versions: Package -> (version that wrote it, version installed here).
     """
@@ -84,7 +60,7 @@ class CheckpointSummary:
     written: datetime
     counters: dict[str, int]
     tasks: tuple[TaskSummary, ...]
-    changed: tuple[ChangedSetting, ...]
+    changed: tuple[dict[str, str], ...]
     sizes: dict[str, int]
     versions: dict[str, tuple[str, str]]
 
@@ -118,7 +94,7 @@ class CheckpointSummary:
             "Settings that differ from the default",
             ("set by", "setting", "value", "default"),
             [
-                (changed.group, changed.name, repr(changed.value), repr(changed.default))
+                (changed["group"], changed["name"], changed["value"], changed["default"])
                 for changed in self.changed
             ],
         )
@@ -135,9 +111,7 @@ class CheckpointSummary:
 
 
 def inspect_checkpoint(path: Path) -> CheckpointSummary:
-    """Check all files of a checkpoint, and read what it holds.
-
-    RLlib stores config and counters as pickles: inspect only checkpoints that you trust.
+    """Check all files of a checkpoint, and read what it holds; no pickle is opened.
 
     Raises:
         UserError: If `path` is not a checkpoint of EZM, or a file of it is missing or damaged.
@@ -145,47 +119,20 @@ def inspect_checkpoint(path: Path) -> CheckpointSummary:
     if not (path / MANIFEST_FILE).is_file():
         raise UserError(f"{path} is not a whole checkpoint of EZM: it lacks {MANIFEST_FILE}")
     manifest = verify(path)
-    config = load_config(path)
-    with (path / "algorithm_state.pkl").open("rb") as file:
-        state = pickle.load(file)
-    own = state[EZM_STATE]
+    summary = read_summary(path)
     replay = load_state(path / REPLAY) if (path / REPLAY).is_dir() else None
     return CheckpointSummary(
         path=path,
         written=datetime.fromtimestamp((path / MANIFEST_FILE).stat().st_mtime),
-        counters={
-            "training iterations": state[TRAINING_ITERATION],
-            "env steps": int(np.sum(own["task_statistics"]["env_steps"])),
-            "updates": own["schedule"]["num_updates"],
-            "checkpoints of this run": own["num_checkpoints"],
-        },
-        tasks=tuple(_tasks(config, own["task_statistics"], replay)),
-        changed=changed_settings(config),
+        counters=summary["counters"],
+        tasks=tuple(_tasks(summary["tasks"], replay)),
+        changed=tuple(summary["changed_settings"]),
         sizes=_sizes(manifest["files"]),
         versions=_versions(manifest["versions"]),
     )
 
 
-def changed_settings(config: EZMConfig) -> tuple[ChangedSetting, ...]:
-    """Settings that differ from their default: EZ-M's groups first, then the rest of RLlib's."""
-    own = [
-        ChangedSetting(setter, name, getattr(config, name), default)
-        for setter, group in GROUPS.items()
-        for name, default in defaults(group).items()
-    ]
-    names = {setting.name for setting in own}
-    values, unchanged = config.to_dict(), EZMConfig().to_dict()
-    others = [
-        ChangedSetting("RLlib", name, value, unchanged.get(name))
-        for name, value in sorted(values.items())
-        if name not in NOT_SETTINGS and name.removeprefix("_") not in names
-    ]
-    return tuple(item for item in own + others if repr(item.value) != repr(item.default))
-
-
-def _tasks(
-    config: AlgorithmConfig, statistics: dict[str, Any], replay: dict[str, Any] | None
-) -> Iterator[TaskSummary]:
+def _tasks(tasks: list[dict[str, Any]], replay: dict[str, Any] | None) -> Iterator[TaskSummary]:
     stored: Any = None
     fills: list[float] = []
     if replay is not None:
@@ -193,13 +140,9 @@ def _tasks(
         stored = np.sum([ring["counters"]["stored"] for ring in rings], axis=0)
         capacity = replay["layout"]["ring_capacity"]
         fills = [len(ring["columns"]["serials"]) / capacity for ring in rings]
-    for index, spec in enumerate(config.get_task_set().specs):
-        returns = statistics["returns"][index]
+    for index, task in enumerate(tasks):
         yield TaskSummary(
-            name=spec.name,
-            env_steps=int(statistics["env_steps"][index]),
-            episodes=int(statistics["episodes"][index]),
-            return_mean=float(np.mean(returns)) if returns else None,
+            **task,
             stored=None if stored is None else int(stored[index]),
             fill=fills[index if len(fills) > 1 else 0] if fills else None,
         )

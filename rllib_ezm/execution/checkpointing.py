@@ -30,6 +30,7 @@ from rllib_ezm.utils.checkpoint_folder import (
 )
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.importing import importable
+from rllib_ezm.utils.ownership import warn_of_other_owner
 from rllib_ezm.utils.ray_internals import training_result
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 from rllib_ezm.utils.trial_folder import SAVE_REQUEST, write_result
@@ -150,6 +151,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             super().save_to_path(folder, state=state, use_msgpack=use_msgpack)
             if EZM_STATE in state:
                 write_layout(folder, state[EZM_STATE]["tasks"])
+                self.write_summary(folder, state)
             if replay is not None:
                 save_state(replay, folder / REPLAY, self._last_replay)
             if here_and_now and self.runs_under_tune:
@@ -248,6 +250,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 return
             manifest = verify(folder)
             compare_versions(folder, manifest["versions"])
+            warn_of_other_owner(folder)
             layout = read_layout(folder)
             if layout is not None:
                 check_same_tasks(layout, self._task_layout())
@@ -323,6 +326,9 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         if hasattr(self, "replay_buffer"):  # not if `setup` failed before
             self.replay_buffer.close()
         super().cleanup()
+
+    def write_summary(self, folder: Path, state: dict[str, Any]) -> None:
+        """Add to a checkpoint what is to be read without a pickle; nothing unless overridden."""
 
     def quiesce(self) -> None:
         """Finish what is under way in other threads and processes; nothing unless overridden."""

@@ -151,7 +151,7 @@ def write_manifest(folder: Path) -> None:
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "crc32": _crc32(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file()
+        if file.is_file() and file != folder / MANIFEST_FILE
     }
     manifest = {
         "format": FORMAT,

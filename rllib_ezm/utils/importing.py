@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.ownership import warn_of_other_owner
 
 IMPORT_FOLDERS = "import_folders"
 """Key of a manifest: the folders that modules were imported from, without those of Python."""
@@ -27,7 +28,9 @@ def import_folders() -> list[str]:
 
 @contextmanager
 def importable(checkpoint: Path, manifest: Mapping[str, Any] | None) -> Iterator[None]:
-    """Modules are found where they were when the checkpoint was written, behind all other places.
+    """For unpickling: modules are found where they were when the checkpoint was written.
+
+    Those places come behind all others. Warns where the checkpoint is somebody else's.
 
     Args:
         checkpoint: The folder of the checkpoint, for the message.
@@ -36,6 +39,7 @@ def importable(checkpoint: Path, manifest: Mapping[str, Any] | None) -> Iterator
     Raises:
         UserError: A module that is unpickled in the block does not exist here, or has changed.
     """
+    warn_of_other_owner(checkpoint)
     recorded = (manifest or {}).get(IMPORT_FOLDERS, [])
     folders = [name for name in recorded if isinstance(name, str)]
     sys.path.extend(n for n in folders if n not in sys.path and Path(n).is_dir())

@@ -16,8 +16,8 @@ from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm import EZMConfig
 from rllib_ezm.algorithm import settings_reference
+from rllib_ezm.algorithm.checkpoint_summary import ChangedSetting, changed_settings
 from rllib_ezm.algorithm.setters import GROUPS
-from rllib_ezm.cli.inspection import ChangedSetting, changed_settings
 from rllib_ezm.execution.settings import ExecutionSettings
 from rllib_ezm.models.settings import WorldModelSettings
 from rllib_ezm.update.settings import TrainingSettings

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.cli.inspection import inspect_checkpoint
 from rllib_ezm.cli.main import main
 from rllib_ezm.replay import storage
-from rllib_ezm.utils.checkpoint_folder import verify
+from rllib_ezm.utils.checkpoint_folder import verify, write_manifest
 from rllib_ezm.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -293,9 +294,11 @@ def test_inspect_prints_what_is_in_it(saved: Saved, capsys: pytest.CaptureFixtur
         assert task.episodes >= 1
     steps = sum(task.env_steps for task in summary.tasks)
     assert steps == summary.counters["env steps"] >= 200
-    assert ("replay", "capacity_per_task", 150, 1_000_000) in summary.changed
-    assert {setting.group for setting in summary.changed} >= {"training", "search", "RLlib"}
-    assert "gamma" not in {setting.name for setting in summary.changed}
+    changed = {setting.pop("name"): setting for setting in summary.changed}
+    expected = {"group": "replay", "value": "150", "default": "1000000"}
+    assert changed["capacity_per_task"] == expected
+    assert {setting["group"] for setting in changed.values()} >= {"training", "search", "RLlib"}
+    assert "gamma" not in changed
     files = [file for file in saved.path.rglob("*") if file.is_file()]
     manifest = saved.path / "ezm_manifest.json"
     assert summary.sizes["all"] == sum(f.stat().st_size for f in files if f != manifest)
@@ -305,3 +308,29 @@ def test_inspect_prints_what_is_in_it(saved: Saved, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     for text in ("gym:Pendulum-v1", "capacity_per_task", f"{steps:,}", "Versions", "torch"):
         assert text in out
+
+
+class Payload:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+@local_only
+def test_inspect_executes_nothing_of_the_checkpoint(saved: Saved, tmp_path: Path) -> None:
+    checkpoint, executed = tmp_path / "checkpoint", tmp_path / "executed"
+    shutil.copytree(saved.path, checkpoint)
+    pickles = list(checkpoint.rglob("*.pkl"))
+    assert len(pickles) > 3
+    for file in pickles:
+        file.write_bytes(pickle.dumps(Payload(executed)))
+    write_manifest(checkpoint)
+    assert inspect_checkpoint(checkpoint).counters["training iterations"] == N
+    assert not executed.exists()
+    with pytest.raises((UserError, TypeError)):
+        EZM.from_checkpoint(checkpoint)
+    assert executed.exists()  # the payload is a real one
