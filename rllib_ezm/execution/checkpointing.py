@@ -15,6 +15,12 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 
+from rllib_ezm.execution.fixed_settings import (
+    check_fixed_settings,
+    fixed_settings,
+    read_fixed_settings,
+    write_fixed_settings,
+)
 from rllib_ezm.execution.recovery import DRIVER, LEARNER, RecoverableAlgorithm
 from rllib_ezm.execution.replay_factory import make_replay_buffer
 from rllib_ezm.execution.update_schedule import UpdateSchedule
@@ -151,6 +157,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             super().save_to_path(folder, state=state, use_msgpack=use_msgpack)
             if EZM_STATE in state:
                 write_layout(folder, state[EZM_STATE]["tasks"])
+                write_fixed_settings(folder, state[EZM_STATE]["fixed_settings"])
                 self.write_summary(folder, state)
             if replay is not None:
                 save_state(replay, folder / REPLAY, self._last_replay)
@@ -239,8 +246,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
 
         Raises:
             UserError: A file of the checkpoint is missing, truncated or not the one that was
-                written, or its tasks are not those of the config; the message says which, and
-                nothing has been restored.
+                written, or its tasks or `FIXED_SETTINGS` are not those of the config; the message
+                says which, and nothing has been restored.
         """
         self.quiesce()
         with readable_folder(path, filesystem) as folder:
@@ -254,6 +261,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             layout = read_layout(folder)
             if layout is not None:
                 check_same_tasks(layout, self._task_layout())
+            check_fixed_settings(read_fixed_settings(folder), fixed_settings(self.config))
             super().restore_from_path(folder, **kwargs)
             if (folder / REPLAY).is_dir():
                 self._last_replay = folder / REPLAY
@@ -279,6 +287,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 "evaluation_score_mean": self.evaluation_score_mean,
                 "task_statistics": self.task_statistics.get_state(),
                 "tasks": self._task_layout(),
+                "fixed_settings": fixed_settings(self.config),
             }
         if self.config.store_buffer_in_checkpoints and self.is_wanted(
             REPLAY, components, not_components
@@ -290,6 +299,9 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     def set_state(self, state: dict[str, Any]) -> None:
         if "tasks" in state.get(EZM_STATE, {}):
             check_same_tasks(state[EZM_STATE]["tasks"], self._task_layout())
+            check_fixed_settings(
+                state[EZM_STATE].get("fixed_settings", {}), fixed_settings(self.config)
+            )
         super().set_state(state)
         if EZM_STATE in state:
             own = state[EZM_STATE]
@@ -302,9 +314,9 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             if self.trial_id not in (own["trial_id"], NO_TRIAL):
                 self._run_seed = derived_seed(self._run_seed, zlib.crc32(self.trial_id.encode()))
             self._num_checkpoints = own["num_checkpoints"]
-            self.schedule.set_state(own["schedule"])
-            self.evaluation_score_mean = own["evaluation_score_mean"]
             self.task_statistics.set_state(own["task_statistics"])
+            self.schedule.set_state(own["schedule"], self.num_env_steps)
+            self.evaluation_score_mean = own["evaluation_score_mean"]
         if REPLAY in state:
             self.replay_buffer.set_state(state[REPLAY])
 

@@ -18,7 +18,7 @@ class UpdateSchedule:
         self.num_steps_before_learning = num_steps_before_learning
         self.num_updates = 0
         self.learning_start: int | None = None
-        """Env step at which learning started; None before that."""
+        """Env step at which learning started, or the ratio changed; None before that."""
         self.updates_at_learning_start = 0
         self.waiting_since = 0
 
@@ -42,22 +42,35 @@ class UpdateSchedule:
         self.waiting_since = env_steps
 
     def measured_ratio(self, env_steps: int) -> float:
-        """Updates per env step since learning started."""
+        """Updates per env step since learning started, or since the ratio changed."""
         learned_from = env_steps - (self.learning_start or 0)
         return (self.num_updates - self.updates_at_learning_start) / max(learned_from, 1)
 
     def get_state(self) -> dict[str, Any]:
         """All counters, as plain Python objects."""
         return {
+            "replay_ratio": self.replay_ratio,
             "num_updates": self.num_updates,
             "learning_start": self.learning_start,
             "updates_at_learning_start": self.updates_at_learning_start,
             "waiting_since": self.waiting_since,
         }
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the result of `get_state`."""
+    def set_state(self, state: dict[str, Any], env_steps: int) -> None:
+        """Restore the result of `get_state`.
+
+        Updates that were due by then stay due; another ratio holds for the env steps that follow.
+
+        Args:
+            state: Of a schedule with any ratio.
+            env_steps: Env steps collected when the state was made.
+        """
         self.num_updates = state["num_updates"]
         self.learning_start = state["learning_start"]
         self.updates_at_learning_start = state["updates_at_learning_start"]
         self.waiting_since = state["waiting_since"]
+        stored_ratio = state.get("replay_ratio", self.replay_ratio)
+        if self.learning_start is not None and stored_ratio != self.replay_ratio:
+            learned_from = env_steps - self.learning_start
+            self.updates_at_learning_start += int(stored_ratio * learned_from)
+            self.learning_start = env_steps
