@@ -115,6 +115,14 @@ class EZMTorchLearner(OpenLearner):
             if not name.startswith(("projector.", "predictor."))
         }
 
+    def reorder_tasks(self, source: Sequence[int]) -> None:
+        """Give the tasks other ids: what is kept of task i becomes that of `source[i]`."""
+        self.ezm_module.reorder_tasks(source)
+        weight = self.ezm_module.model.task_embedding.weight
+        for moment in self.get_optimizer(DEFAULT_MODULE_ID).state.get(weight, {}).values():
+            if moment.shape == weight.shape:  # the other one counts the steps
+                moment.copy_(moment[list(source)])
+
     def _apply_optimizer_settings(self) -> None:
         """Set `lr` and `weight_decay` of the config in place of those of a restored optimizer.
 

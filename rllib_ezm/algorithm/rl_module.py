@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def get_non_inference_attributes(self) -> list[str]:
         """The learner's own parts: 3.2 M of 16.1 M parameters, and the target network."""
         return ["target_model", "variance_window", "model.projector", "model.predictor"]
+
+    @torch.no_grad()
+    def reorder_tasks(self, source: Sequence[int]) -> None:
+        """Give the tasks other ids: row i of all that is kept per task becomes row `source[i]`."""
+        window = self.variance_window
+        per_task = [window.low, window.high]
+        for model in (self.model, self.target_model):
+            per_task += [model.task_embedding.weight, model.normalizer.observation_mask]
+        for rows in per_task:
+            rows.copy_(rows[list(source)])
 
     @override(TorchRLModule)
     def save_to_path(

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.fs
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 
@@ -25,8 +26,10 @@ from rllib_ezm.execution.recovery import DRIVER, LEARNER, RecoverableAlgorithm
 from rllib_ezm.execution.replay_factory import make_replay_buffer
 from rllib_ezm.execution.update_schedule import UpdateSchedule
 from rllib_ezm.replay import ReplayBuffer
+from rllib_ezm.replay.reorder import reorder_tasks
 from rllib_ezm.replay.storage import load_state, save_state
-from rllib_ezm.tasks.layout import Layout, check_same_tasks, read_layout, task_layout, write_layout
+from rllib_ezm.tasks.layout import Layout, match_tasks, read_layout, task_layout, write_layout
+from rllib_ezm.tasks.statistics import reorder_statistics
 from rllib_ezm.utils.checkpoint_folder import (
     compare_versions,
     readable_folder,
@@ -246,8 +249,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
 
         Raises:
             UserError: A file of the checkpoint is missing, truncated or not the one that was
-                written, or its tasks or `FIXED_SETTINGS` are not those of the config; the message
-                says which, and nothing has been restored.
+                written, or its tasks (in any order) or `FIXED_SETTINGS` are not those of the
+                config; the message says which, and nothing has been restored.
         """
         self.quiesce()
         with readable_folder(path, filesystem) as folder:
@@ -258,14 +261,13 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             manifest = verify(folder)
             compare_versions(folder, manifest["versions"])
             warn_of_other_owner(folder)
-            layout = read_layout(folder)
-            if layout is not None:
-                check_same_tasks(layout, self._task_layout())
+            source = self._match_tasks(read_layout(folder))
             check_fixed_settings(read_fixed_settings(folder), fixed_settings(self.config))
             super().restore_from_path(folder, **kwargs)
+            self._reorder_learned(source)
             if (folder / REPLAY).is_dir():
                 self._last_replay = folder / REPLAY
-                self.replay_buffer.set_state(load_state(folder / REPLAY))
+                self.replay_buffer.set_state(reorder_tasks(load_state(folder / REPLAY), source))
             else:
                 self._collect_before_learning()
         self._reset_and_reseed()
@@ -297,12 +299,12 @@ class ResumableAlgorithm(RecoverableAlgorithm):
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
-        if "tasks" in state.get(EZM_STATE, {}):
-            check_same_tasks(state[EZM_STATE]["tasks"], self._task_layout())
-            check_fixed_settings(
-                state[EZM_STATE].get("fixed_settings", {}), fixed_settings(self.config)
-            )
+        source = self._match_tasks(state.get(EZM_STATE, {}).get("tasks"))
+        if "fixed_settings" in state.get(EZM_STATE, {}):
+            check_fixed_settings(state[EZM_STATE]["fixed_settings"], fixed_settings(self.config))
         super().set_state(state)
+        if COMPONENT_LEARNER_GROUP in state:
+            self._reorder_learned(source)
         if EZM_STATE in state:
             own = state[EZM_STATE]
             if own.get("format") != STATE_FORMAT:
@@ -314,11 +316,23 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             if self.trial_id not in (own["trial_id"], NO_TRIAL):
                 self._run_seed = derived_seed(self._run_seed, zlib.crc32(self.trial_id.encode()))
             self._num_checkpoints = own["num_checkpoints"]
-            self.task_statistics.set_state(own["task_statistics"])
+            self.task_statistics.set_state(reorder_statistics(own["task_statistics"], source))
             self.schedule.set_state(own["schedule"], self.num_env_steps)
             self.evaluation_score_mean = own["evaluation_score_mean"]
         if REPLAY in state:
-            self.replay_buffer.set_state(state[REPLAY])
+            self.replay_buffer.set_state(reorder_tasks(state[REPLAY], source))
+
+    def _match_tasks(self, stored: Layout | None) -> list[int]:
+        """For each task its id in a state with these tasks; the same ids if it does not say."""
+        tasks = self._task_layout()
+        return match_tasks(tasks if stored is None else stored, tasks)
+
+    def _reorder_learned(self, source: list[int]) -> None:
+        """Give what the learners have restored the ids of this config's tasks."""
+        if source == sorted(source):
+            return
+        self.learner_group.foreach_learner(lambda learner: learner.reorder_tasks(source))
+        self._push_weights(derived_seed(self._run_seed, self._num_checkpoints))
 
     def _task_layout(self) -> Layout:
         termination = self.config.env_config.get("termination", "respect")

@@ -52,32 +52,35 @@ def _type_name(value: object) -> str:
     return type(value).__qualname__
 
 
-def check_same_tasks(stored: Layout, current: Layout) -> None:
-    """Refuse a state of other tasks: its rings, embeddings and statistics go by task id.
+def match_tasks(stored: Layout, current: Layout) -> list[int]:
+    """Find each task of a config in a checkpoint, by name.
+
+    Returns:
+        For each task of `current` its id in `stored`.
 
     Raises:
-        UserError: The tasks differ in their order or in anything of the layout; shows both.
+        UserError: The tasks differ in their names or in anything else of the layout; shows both.
     """
-    if stored == current:
-        return
     theirs, ours = ([task["name"] for task in layout] for layout in (stored, current))
-    if theirs == ours:
-        changed = [
-            f"{old['name']}: {name} {old.get(name)!r} -> {new.get(name)!r}"
-            for old, new in zip(stored, current, strict=True)
-            for name in sorted(old | new)
-            if old.get(name) != new.get(name)
-        ]
+    if sorted(theirs) != sorted(ours):
+        raise UserError(
+            f"The checkpoint holds the tasks {theirs} and this config has others: {ours}. Restore "
+            "it with .tasks(...) of the tasks of the checkpoint."
+        )
+    source = [theirs.index(name) for name in ours]
+    changed = [
+        f"{new['name']}: {name} {stored[old].get(name)!r} -> {new.get(name)!r}"
+        for old, new in zip(source, current, strict=True)
+        for name in sorted(stored[old] | new)
+        if stored[old].get(name) != new.get(name)
+    ]
+    if changed:
         raise UserError(
             f"The checkpoint was made with other settings of its tasks ({'; '.join(changed)}), so "
             "what it has learned and stored does not fit: give the tasks the settings of the "
             "checkpoint, or begin anew."
         )
-    how = "in another order" if sorted(theirs) == sorted(ours) else "and this config has others"
-    raise UserError(
-        f"The checkpoint holds the tasks {theirs} {how}: {ours}. Restore it with .tasks(...) of "
-        "exactly the tasks of the checkpoint, in their order."
-    )
+    return source
 
 
 def write_layout(folder: Path, layout: Layout) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,3 +116,13 @@ class TaskStatistics:
                 values.clear()
                 values.extend(stored.get(name, []))
         self.abandon_ongoing()
+
+
+def reorder_statistics(state: Mapping[str, Any], source: Sequence[int]) -> dict[str, Any]:
+    """A state of `TaskStatistics` as it would be, had its tasks had another order.
+
+    Args:
+        state: Everything in it is per task.
+        source: For each task its id in `state`.
+    """
+    return {name: [rows[task_id] for task_id in source] for name, rows in state.items()}

@@ -142,7 +142,10 @@ def test_a_trial_that_takes_over_a_checkpoint_gets_seeds_of_its_own(
     assert_differ(saved.record, go_on(saved.algorithm, N))
 
 
-@pytest.mark.parametrize("tasks", [TASKS[::-1], TASKS[:1]])
+OTHER_TASKS = [TASKS[:1], ({**TASKS[0], "action_repeat": 2}, TASKS[1])]
+
+
+@pytest.mark.parametrize("tasks", OTHER_TASKS)
 def test_other_tasks_are_refused_before_anything_is_restored(
     saved: Saved, tasks: tuple[dict[str, Any], ...]
 ) -> None:
@@ -150,13 +153,69 @@ def test_other_tasks_are_refused_before_anything_is_restored(
     try:
         before = other.learner_group.get_state(components="learner")["learner"]["rl_module"]
         for restore in (other.restore_from_path, restore_state(saved, other)):
-            with pytest.raises(UserError, match=r"holds the tasks \['gym:Pendulum-v1', 'dmc:"):
+            with pytest.raises(UserError, match=r"holds the tasks|action_repeat 1 -> 2"):
                 restore(saved.path)
         after = other.learner_group.get_state(components="learner")["learner"]["rl_module"]
         for name, weights in before["default_policy"].items():
             np.testing.assert_array_equal(weights, after["default_policy"][name])
     finally:
         other.stop()
+
+
+def by_task(algorithm: EZM) -> dict[str, dict[str, Any]]:
+    """What an algorithm keeps of each task."""
+    learner = algorithm.learner_group._learner
+    module, acting = learner.ezm_module, algorithm.env_runner.module
+    embedding = module.model.task_embedding.weight
+    moments = learner.get_optimizer().state[embedding]
+    rings = algorithm.replay_buffer.get_state()["rings"]
+    statistics = algorithm.task_statistics
+    return {
+        name: {
+            "embedding": embedding[i],
+            "target": module.target_model.task_embedding.weight[i],
+            "acting": acting.model.task_embedding.weight[i],
+            "mask": acting.model.normalizer.observation_mask[i],
+            "moments": moments["exp_avg"][i],
+            "squares": moments["exp_avg_sq"][i],
+            "window": module.variance_window.high[i],
+            "steps": statistics.env_steps[i],
+            "returns": np.array(statistics.returns[i]),
+            "stored": algorithm.replay_buffer.num_transitions(i),
+            "observations": rings[str(i)]["columns"]["obs"],
+            "of this task": (rings[str(i)]["columns"]["tasks"] == i).all(),
+        }
+        for i, name in enumerate(algorithm.config.get_task_set().names)
+    }
+
+
+@local_only
+def test_tasks_in_another_order_are_found_by_name(saved: Saved) -> None:
+    same, reversed_, from_state = (
+        tiny_ezm(0).tasks([*tasks]).build_algo() for tasks in (TASKS, TASKS[::-1], TASKS[::-1])
+    )
+    try:
+        same.restore_from_path(saved.path)
+        reversed_.restore_from_path(saved.path)
+        from_state.set_state(same.get_state())
+        wanted = by_task(same)
+        pendulum, cartpole = wanted.values()
+        assert pendulum["stored"] != cartpole["stored"]
+        assert pendulum["moments"].abs().sum() > 0
+        for restored in (reversed_, from_state):
+            found = by_task(restored)
+            assert [*found] == [*wanted][::-1]
+            for name, parts in wanted.items():
+                for part, value in parts.items():
+                    np.testing.assert_array_equal(
+                        np.asarray(torch.as_tensor(found[name][part]).detach()),
+                        np.asarray(torch.as_tensor(value).detach()),
+                        err_msg=f"{name}: {part}",
+                    )
+        reversed_.train()
+    finally:
+        for algorithm in (same, reversed_, from_state):
+            algorithm.stop()
 
 
 def restore_state(saved: Saved, other: EZM) -> Callable[[Path], None]:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from rllib_ezm.tasks import resolve_task
-from rllib_ezm.tasks.layout import check_same_tasks, read_layout, task_layout, write_layout
+from rllib_ezm.tasks.layout import match_tasks, read_layout, task_layout, write_layout
 from rllib_ezm.utils.errors import UserError
 
 
@@ -29,22 +29,25 @@ def test_a_layout_by_hand():
     ]
 
 
-def test_the_same_tasks_are_accepted_whatever_their_time_limit(tmp_path):
-    write_layout(tmp_path, layout(PENDULUM, CARTPOLE))
-    check_same_tasks(read_layout(tmp_path), layout(PENDULUM, CARTPOLE, max_episode_steps=7))
+def test_the_same_tasks_are_found_whatever_their_order_and_time_limit(tmp_path):
+    write_layout(tmp_path, layout(PENDULUM, CARTPOLE, "dmc:hopper-hop"))
+    stored = read_layout(tmp_path)
+    assert match_tasks(stored, stored) == [0, 1, 2]
+    others = layout("dmc:hopper-hop", PENDULUM, CARTPOLE, max_episode_steps=7)
+    assert match_tasks(stored, others) == [2, 0, 1]
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((CARTPOLE, PENDULUM), r"in another order: ['dmc:cartpole-balance', 'gym:Pendulum-v1']"),
         ((PENDULUM,), r"and this config has others: ['gym:Pendulum-v1']"),
+        (("dmc:cartpole-swingup", PENDULUM), "and this config has others"),
         ((PENDULUM, "dmc:cartpole-swingup"), "and this config has others"),
     ],
 )
 def test_other_tasks_are_refused_with_both_lists(names, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        check_same_tasks(layout(PENDULUM, CARTPOLE), layout(*names))
+        match_tasks(layout(PENDULUM, CARTPOLE), layout(*names))
     assert "['gym:Pendulum-v1', 'dmc:cartpole-balance']" in str(error.value)
 
 
@@ -58,4 +61,4 @@ def test_other_tasks_are_refused_with_both_lists(names, message):
 )
 def test_other_settings_of_the_same_task_are_refused(changes, message):
     with pytest.raises(UserError, match=re.escape(f"({PENDULUM}: {message})")):
-        check_same_tasks(layout(PENDULUM), layout(PENDULUM, **changes))
+        match_tasks(layout(PENDULUM), layout(PENDULUM, **changes))
