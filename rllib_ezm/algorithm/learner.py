@@ -13,15 +13,16 @@ from ray.rllib.utils.annotations import override
 from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 from rllib_ezm.execution.reanalyze_worker import make_reanalyzer
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
+from rllib_ezm.update.metric_sums import MetricSums
 from rllib_ezm.update.settings import TrainingSettings
-from rllib_ezm.update.step import GradientStep, StepOutput, make_optimizer
+from rllib_ezm.update.step import GradientStep, make_optimizer
 from rllib_ezm.utils.allocator import keep_freed_memory
 from rllib_ezm.utils.ray_internals import OpenLearner
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 PRIORITIES = "priorities"
 REANALYZE_SECONDS = "reanalyze_seconds"
-SUMMED = ("support_overflow", "skipped_updates", REANALYZE_SECONDS)
+SUMMED = ("support_overflow", "skipped_updates")
 """Metrics that are summed over the updates of an iteration; of the others, the mean is taken."""
 
 
@@ -48,6 +49,7 @@ class EZMTorchLearner(OpenLearner):
             config.group(TrainingSettings),
             self.collective,
         )
+        self._metric_sums = MetricSums(SUMMED)
 
     @property
     def ezm_module(self) -> EZMTorchRLModule:
@@ -87,17 +89,22 @@ class EZMTorchLearner(OpenLearner):
 
     @override(OpenLearner)
     def update_on_batch(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        result = self.gradient_step(batch)
-        self.log_step(result)
-        return result.loss
-
-    def log_step(self, result: StepOutput) -> None:
-        """Log metrics and priorities, per sample, for the algorithm."""
+        step = self.gradient_step
+        output = step(batch)
+        self._metric_sums.add(output.metrics)
+        if step.num_updates % self.config.metrics_interval == 0:
+            step.check_finite(output, batch)
+            self._log_metric_sums()
         log = self.metrics.log_value
-        log((DEFAULT_MODULE_ID, PRIORITIES), result.priorities, reduce="item_series")
-        for name, value in result.metrics.items():
+        log((DEFAULT_MODULE_ID, PRIORITIES), output.priorities.cpu(), reduce="item_series")
+        log((DEFAULT_MODULE_ID, REANALYZE_SECONDS), output.reanalyze_seconds, reduce="sum")
+        return output.loss
+
+    def _log_metric_sums(self) -> None:
+        """Give RLlib the metrics of the updates since the last time."""
+        for name, value in self._metric_sums.read().items():
             reduce = "sum" if name in SUMMED else "mean"
-            log((DEFAULT_MODULE_ID, name), value, reduce=reduce)
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, reduce=reduce)
 
     @override(OpenLearner)
     def compute_loss_for_module(
@@ -140,7 +147,8 @@ class EZMTorchLearner(OpenLearner):
         return {
             **super().get_state(*args, **kwargs),
             "num_updates": self.gradient_step.num_updates,
-            "num_consecutive_nonfinite": self.gradient_step.guard.num_consecutive,
+            "num_consecutive_nonfinite": int(self.gradient_step.guard.num_consecutive),
+            "metric_sums": self._metric_sums.get_state(),
         }
 
     @override(OpenLearner)
@@ -149,6 +157,6 @@ class EZMTorchLearner(OpenLearner):
         self._apply_optimizer_settings()
         step = self.gradient_step
         step.num_updates = state.get("num_updates", step.num_updates)
-        step.guard.num_consecutive = state.get(
-            "num_consecutive_nonfinite", step.guard.num_consecutive
-        )
+        step.guard.num_consecutive.fill_(state.get("num_consecutive_nonfinite", 0))
+        if "metric_sums" in state:
+            self._metric_sums.set_state(state["metric_sums"])

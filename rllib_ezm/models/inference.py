@@ -14,6 +14,7 @@ trunk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,29 @@ class Layer(NamedTuple):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer to [M, in]."""
         return torch.addmm(self.bias, x, self.weight)
+
+
+class HeadLayer(NamedTuple):
+    """One layer of each of V heads: bias [V, 1, out] and transposed weight [V, in, out]."""
+
+    bias: torch.Tensor
+    weight: torch.Tensor
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply each head's layer to its own rows [V, M, in]."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+    def heads(self, heads: torch.Tensor) -> HeadLayer:
+        """Of some of the heads [n], copied."""
+        return HeadLayer(self.bias.index_select(0, heads), self.weight.index_select(0, heads))
+
+    def each(self) -> list[Layer]:
+        """Of every head by itself, without copies."""
+        return [Layer(*parts) for parts in zip(self.bias[:, 0], self.weight, strict=True)]
+
+
+Heads = Sequence[int] | torch.Tensor
+"""Numbers of value heads, on the host or on the model's device."""
 
 
 class TaskTerms(NamedTuple):
@@ -113,7 +137,7 @@ class FoldedModel:
     @property
     def num_value_heads(self) -> int:
         """V."""
-        return len(self._value_heads)
+        return self.model.spec.num_value_heads
 
     def tasks(self, task_ids: torch.Tensor) -> TaskTerms:
         """Terms of the tasks [M] of some rows."""
@@ -150,11 +174,21 @@ class FoldedModel:
         return _layer_norm(_residual(latent, self._features))
 
     def value(
-        self, features: torch.Tensor, heads: tuple[int, ...], *, root: bool = False
+        self, features: torch.Tensor, heads: Heads, *, root: bool = False
     ) -> list[torch.Tensor]:
-        """Logits [M, Q] of each of some value heads at features [M, F]; `root` as in `predict`."""
-        layers = self._root_value_heads if root else self._value_heads
-        return [_mlp(features, layers[head]) for head in heads]
+        """Logits [M, Q] of each of some value heads at features [M, F].
+
+        Args:
+            features: The output of `features`.
+            heads: Numbers of the heads: on the host, where each is a product of its own and no
+                weight is copied, or as a tensor, which nothing is read back of.
+            root: As in `WorldModel.predict`.
+        """
+        ensemble = self._root_value_heads if root else self._value_heads
+        if isinstance(heads, torch.Tensor):
+            x = features.expand(len(heads), -1, -1)
+            return [*_mlp(x, [layer.heads(heads) for layer in ensemble.layers])]
+        return [_mlp(features, ensemble.each[head]) for head in heads]
 
     def policy(
         self, features: torch.Tensor, *, root: bool = False
@@ -208,24 +242,34 @@ class FoldedModel:
             layers[0] = after_layer_norm(layers[0], norm)
         return [layer.layer(self.dtype) for layer in layers]
 
-    def _ensemble(self, norm: nn.LayerNorm, root: bool = False) -> list[list[Layer]]:
-        """The layers of each value head; the first one reads the normalized features."""
+    def _ensemble(self, norm: nn.LayerNorm, root: bool = False) -> _Ensemble:
+        """The value heads; the first one reads the normalized features."""
         heads = self.model.value_policy_model.value_heads
-        scale, shift = batch_norm_scale(heads.second_norm, root)
+        scale, shift = (
+            x.view(heads.num_heads, -1) for x in batch_norm_scale(heads.second_norm, root)
+        )
         first = after_layer_norm(
             before_batch_norm(affine(heads.first), heads.first_norm, root), norm
         )
-        layers = []
-        for head in range(heads.num_heads):
-            rows = slice(head * heads.hidden_dim, (head + 1) * heads.hidden_dim)
-            second = Affine(
-                heads.second.weight[head].T * scale[rows, None],
-                heads.second.bias[head, 0] * scale[rows] + shift[rows],
-            )
-            output = Affine(heads.output.weight[head].T, heads.output.bias[head, 0])
-            parts = (Affine(first.weight[rows], first.bias[rows]), second, output)
-            layers.append([part.layer(self.dtype) for part in parts])
-        return layers
+        second, output = heads.second, heads.output
+        layers = [
+            (first.bias.view_as(scale), first.weight.view(*scale.shape, -1)),
+            (second.bias[:, 0] * scale + shift, second.weight.mT * scale[..., None]),
+            (output.bias[:, 0], output.weight.mT),
+        ]
+        stacked = [
+            HeadLayer(bias[:, None].to(self.dtype), weight.to(self.dtype).contiguous().mT)
+            for bias, weight in layers
+        ]
+        each = zip(*(layer.each() for layer in stacked), strict=True)
+        return _Ensemble(stacked, [*each])
+
+
+class _Ensemble(NamedTuple):
+    """The folded layers of all value heads, and the same memory head by head."""
+
+    layers: list[HeadLayer]
+    each: list[tuple[Layer, ...]]
 
 
 class _Trunk(NamedTuple):
@@ -279,7 +323,7 @@ def _residual(x: torch.Tensor, blocks: list[tuple[Layer, Layer]]) -> torch.Tenso
     return x
 
 
-def _mlp(x: torch.Tensor, layers: list[Layer]) -> torch.Tensor:
+def _mlp(x: torch.Tensor, layers: Sequence[Layer] | Sequence[HeadLayer]) -> torch.Tensor:
     for layer in layers[:-1]:
         x = layer(x).relu_()
     return layers[-1](x)

@@ -25,6 +25,7 @@ class StepBatchNorm(TakesBatchStatistics, nn.BatchNorm1d):
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)
+        self._step_weights: dict[tuple[int, torch.dtype, torch.device], torch.Tensor] = {}
 
     def statistics(self, root: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance [C] by which eval mode normalizes; `root` makes no difference here."""
@@ -87,12 +88,21 @@ class StepBatchNorm(TakesBatchStatistics, nn.BatchNorm1d):
         `steps` updates `r <- (1 - m) r + m x_s` end in `(1 - m)^S r + sum_s m (1 - m)^(S-1-s) x_s`.
         """
         steps, keep = statistics.shape[1], 1.0 - self.momentum
-        weights = [self.momentum * keep ** (steps - 1 - step) for step in range(steps)]
+        weights = self._weights_of(steps, statistics)
         # Not a matrix product: autocast would run that in half precision.
-        mean, variance = (statistics * statistics.new_tensor(weights)[:, None]).sum(dim=1)
+        mean, variance = (statistics * weights[:, None]).sum(dim=1)
         self.running_mean.mul_(keep**steps).add_(mean)
         self.running_var.mul_(keep**steps).add_(variance)
         self.num_batches_tracked.add_(steps)
+
+    def _weights_of(self, steps: int, like: torch.Tensor) -> torch.Tensor:
+        """`m (1 - m)^(S-1-s)` of S steps [S]; copied to the device once, not in every update."""
+        key = (steps, like.dtype, like.device)
+        if key not in self._step_weights:
+            keep = 1.0 - self.momentum
+            weights = [self.momentum * keep ** (steps - 1 - step) for step in range(steps)]
+            self._step_weights[key] = like.new_tensor(weights)
+        return self._step_weights[key]
 
 
 class RootStepBatchNorm(StepBatchNorm):

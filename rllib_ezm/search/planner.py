@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from rllib_ezm.models.categorical import expected_scalar
-from rllib_ezm.models.inference import FoldedModel
+from rllib_ezm.models.inference import FoldedModel, Heads
 from rllib_ezm.models.policy_distribution import mode_squashed
 from rllib_ezm.models.precision import resolve_dtype
 from rllib_ezm.models.world_model import WorldModel
@@ -22,9 +22,15 @@ from rllib_ezm.search.types import Plan, RootInference, RootOutput, SearchModel,
 
 
 def draw_heads(
-    num_heads: int, reduction: str, generator: torch.Generator | None = None
-) -> tuple[int, ...]:
+    num_heads: int,
+    reduction: str,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Heads:
     """Value heads to evaluate: all for "mean", two at random for "min2".
+
+    They are drawn on the device, and on a CPU read as numbers, which saves copying their weights;
+    not while a graph is made, which must not depend on them.
 
     Raises:
         ValueError: If `reduction` is unknown.
@@ -33,7 +39,10 @@ def draw_heads(
         raise ValueError(f"value_reduction {reduction!r} is unknown; use one of {VALUE_REDUCTIONS}")
     if reduction == "mean" or num_heads <= 2:
         return tuple(range(num_heads))
-    return tuple(torch.randperm(num_heads, generator=generator)[:2].tolist())
+    drawn = torch.randperm(num_heads, generator=generator, device=device)[:2]
+    if device.type == "cpu" and not torch.compiler.is_compiling():
+        return tuple(drawn.tolist())
+    return drawn
 
 
 def reduce_values(
@@ -78,7 +87,7 @@ class ModelInSearch:
         reward_logits = view.reward(latent, action, tasks)
         next_latent = view.dynamics(latent, action, tasks)
         features = view.features(next_latent, tasks)
-        heads = draw_heads(view.num_value_heads, self._reduction)
+        heads = draw_heads(view.num_value_heads, self._reduction, latent.device)
         logits = torch.stack([reward_logits, *view.value(features, heads)])
         scalars = expected_scalar(logits, self._atoms[: len(logits)])
         value = reduce_values(scalars[1:], self._reduction, clip_min=self._clip_min)
@@ -122,7 +131,7 @@ class WorldModelPlanner(ABC):
         precision: str = "float32",
         chunk_size: int = 512,
     ) -> None:
-        draw_heads(1, value_reduction)
+        draw_heads(1, value_reduction, torch.device("cpu"))
         resolve_dtype("cpu", precision)
         self.model = model
         self.action_mask = action_mask
@@ -151,11 +160,12 @@ class WorldModelPlanner(ABC):
         view = self._fresh_view()
         latent = view.represent(observations, task_ids)
         features = view.features(latent, view.tasks(task_ids))
-        values = self.model.value_support.decode(
-            torch.stack(view.value(features, tuple(range(view.num_value_heads)), root=True))
-        )
-        heads = list(draw_heads(view.num_value_heads, self.value_reduction))
-        value = reduce_values(values[heads], self.value_reduction, clip_min=self.value_clip_min)
+        all_heads = tuple(range(view.num_value_heads))
+        logits = torch.stack(view.value(features, all_heads, root=True))
+        values = self.model.value_support.decode(logits)
+        heads = draw_heads(view.num_value_heads, self.value_reduction, values.device)
+        drawn = values[heads if isinstance(heads, torch.Tensor) else list(heads)]
+        value = reduce_values(drawn, self.value_reduction, clip_min=self.value_clip_min)
         variance = values.var(dim=0) if values.shape[0] > 1 else torch.zeros_like(value)
         return RootInference(RootOutput(latent, value, *view.policy(features, root=True)), variance)
 

@@ -1,4 +1,7 @@
-"""What to do about NaN and infinity in an update: skip it, count it, and stop after too many."""
+"""What to do about NaN and infinity in an update: skip it, count it, and stop after too many.
+
+All of it happens on the device; the host looks at the count when it reads the metrics.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ class NonFiniteUpdatesError(RuntimeError):
 
 
 class NonFiniteGuard:
-    """Refuses updates with a non-finite loss or gradient, and undoes what their forward pass left.
+    """Lets updates with a non-finite loss or gradient have no effect, and counts them.
 
     A forward pass in training mode folds its activations into running statistics (BatchNorm,
     observation normalizer, variance windows): these are put back when the update is skipped.
@@ -23,56 +26,67 @@ class NonFiniteGuard:
         limit: This many skipped updates, one after the other, raise an error.
         task_names: Names of the T tasks.
         buffers: The running statistics.
+
+    Attributes:
+        num_consecutive: Updates skipped since the last one that was not [], int64.
     """
 
     def __init__(
         self, limit: int, task_names: Sequence[str], buffers: Iterable[torch.Tensor]
     ) -> None:
         self.limit, self.task_names = limit, tuple(task_names)
-        self.num_consecutive = 0
-        self._buffers = list(buffers)
-        self._before = [buffer.clone() for buffer in self._buffers]
+        self._buffers = _by_dtype(buffers)
+        self._before: list[torch.Tensor] = []
+        device = self._buffers[0][0].device
+        self.num_consecutive = torch.zeros((), dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def remember_statistics(self) -> None:
         """Call it before the forward pass of an update."""
-        torch._foreach_copy_(self._before, self._buffers)
+        self._before = [_flat(group) for group in self._buffers]
 
     @torch.no_grad()
-    def allows(
-        self,
-        loss: torch.Tensor,
-        gradient_norm: torch.Tensor,
-        terms: Mapping[str, torch.Tensor],
-        task_ids: torch.Tensor,
-        named_parameters: NamedParameters,
-    ) -> bool:
-        """Whether the update may be applied; if not, the running statistics are as before it.
+    def judge(self, loss: torch.Tensor, gradient_norm: torch.Tensor) -> torch.Tensor:
+        """Whether an update may be applied [], bool; if not, statistics are as before it.
 
         Args:
             loss: Scalar loss of the batch.
             gradient_norm: Norm of all gradients.
-            terms: Loss terms per sample [B] each, read for the report only.
+        """
+        finite = torch.isfinite(gradient_norm) & torch.isfinite(loss)
+        self.num_consecutive.add_(1).mul_(~finite)
+        for group, before in zip(self._buffers, self._before, strict=True):
+            kept = torch.where(finite, _flat(group), before)
+            parts = kept.split([buffer.numel() for buffer in group])
+            shaped = [part.view_as(buffer) for part, buffer in zip(parts, group, strict=True)]
+            torch._foreach_copy_(group, shaped)
+        return finite
+
+    def check(
+        self,
+        terms: Mapping[str, torch.Tensor],
+        task_ids: torch.Tensor,
+        named_parameters: NamedParameters,
+    ) -> None:
+        """Read the count from the device.
+
+        Args:
+            terms: Loss terms per sample [B] each, of the last update, for the report.
             task_ids: Task of each sample [B], likewise.
             named_parameters: Parameters with their gradients, likewise.
 
         Raises:
-            NonFiniteUpdatesError: It is the `limit`-th refused update one after the other.
+            NonFiniteUpdatesError: The last `limit` updates, or more, were skipped.
         """
-        if bool(torch.isfinite(gradient_norm) & torch.isfinite(loss)):
-            self.num_consecutive = 0
-            return True
-        torch._foreach_copy_(self._buffers, self._before)
-        self.num_consecutive += 1
-        if self.num_consecutive >= self.limit:
+        skipped = int(self.num_consecutive)
+        if skipped >= self.limit:
             raise NonFiniteUpdatesError(
-                f"{self.num_consecutive} updates in a row had a non-finite loss or gradient and "
+                f"{skipped} updates in a row had a non-finite loss or gradient and "
                 f"were skipped (max_consecutive_nonfinite_updates={self.limit}). In the last one: "
                 f"{self.report(terms, task_ids, named_parameters)}. The weights are those before "
                 "these updates. Lower lr or grad_clip, use train_precision='float32', or widen "
                 "reward_support and value_support."
             )
-        return False
 
     def report(
         self,
@@ -98,3 +112,14 @@ class NonFiniteGuard:
             if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
         ]
         return f"all loss terms are finite, but not the gradients of {', '.join(names[:5])}"
+
+
+def _by_dtype(buffers: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
+    groups: dict[torch.dtype, list[torch.Tensor]] = {}
+    for buffer in buffers:
+        groups.setdefault(buffer.dtype, []).append(buffer)
+    return [*groups.values()]
+
+
+def _flat(buffers: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([buffer.reshape(-1) for buffer in buffers])

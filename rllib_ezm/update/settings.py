@@ -112,6 +112,12 @@ class TrainingSettings(SettingsGroup):
         'Autocast of the unroll; "auto": bfloat16 where the device has it natively.',
         note="float16 training would need loss scaling",
     )
+    metrics_interval: int = setting(
+        1,
+        "Updates between two readings of the metrics from the device. Means and sums are over all "
+        "of them; non-finite updates are noticed then.",
+        at_least=1,
+    )
     max_consecutive_nonfinite_updates: int = setting(
         10,
         "An update with a non-finite loss or gradient is skipped and counted (`skipped_updates`); "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,11 +36,15 @@ class StepOutput(NamedTuple):
         loss: Scalar.
         priorities: |v(o_t) - z_t| of each sample [B], for the replay buffer.
         metrics: Scalars by name.
+        terms: Loss terms per sample, unweighted: name -> [B].
+        reanalyze_seconds: What the targets took; on an accelerator, their submission.
     """
 
     loss: torch.Tensor
     priorities: torch.Tensor
     metrics: Metrics
+    terms: Mapping[str, torch.Tensor]
+    reanalyze_seconds: float
 
 
 class GradientStep:
@@ -94,26 +98,25 @@ class GradientStep:
             entropy=settings.entropy_coeff,
         )
         self.target_network = TargetNetwork(target_model, model, settings.target_tau)
-        statistics = [*model.buffers(), *target_model.buffers(), *variance_window.buffers()]
+        learned = dict(model.named_parameters())
+        statistics = [x for name, x in model.state_dict().items() if name not in learned]
+        statistics += variance_window.buffers()
         self.guard = NonFiniteGuard(
             settings.max_consecutive_nonfinite_updates, task_names, statistics
         )
 
     def __call__(self, batch: Batch) -> StepOutput:
-        """One update.
+        """One update; nothing is read back from the device.
+
+        An update whose loss or gradient is not finite has no effect: see `check_finite`.
 
         Args:
             batch: Columns as in `MultiTaskReplayBuffer.sample`, on the model's device.
-
-        Raises:
-            NonFiniteUpdatesError: Too many updates, one after the other, were not finite.
         """
         self.guard.remember_statistics()
-
         started = time.perf_counter()
         targets, metrics = self.targets(batch)
-        self._synchronize()
-        metrics["reanalyze_seconds"] = torch.tensor(time.perf_counter() - started)
+        reanalyze_seconds = time.perf_counter() - started
 
         unroll = self.unroll(batch)
         terms = self.loss_terms(unroll, targets)
@@ -123,11 +126,8 @@ class GradientStep:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradient_norm = self._average_and_clip_gradients()
-        finite = self.guard.allows(
-            loss, gradient_norm, terms, batch["task_ids"], self.model.named_parameters()
-        )
-        if finite:
-            self.optimizer.step()
+        finite = self.guard.judge(loss, gradient_norm)
+        step_if(finite, self.optimizer)
 
         self.num_updates += 1
         if self.num_updates % self.settings.target_period == 0:
@@ -136,10 +136,23 @@ class GradientStep:
         root_value = self._root_value(unroll)
         priorities = (root_value - targets.value[0]).abs()
         metrics["gradient_norm"] = gradient_norm
-        metrics["skipped_updates"] = torch.tensor(int(not finite))
+        metrics["skipped_updates"] = (~finite).float()
         metrics["importance_weight"] = batch["weights"].mean()
         metrics |= loss_metrics(unroll, terms, root_value, priorities)
-        return StepOutput(loss.detach(), priorities, metrics)
+        detached = {name: term.detach() for name, term in terms.items()}
+        return StepOutput(loss.detach(), priorities, metrics, detached, reanalyze_seconds)
+
+    def check_finite(self, output: StepOutput, batch: Batch) -> None:
+        """Read from the device how many updates were skipped one after the other.
+
+        Args:
+            output: Of the last update.
+            batch: Its batch.
+
+        Raises:
+            NonFiniteUpdatesError: Too many.
+        """
+        self.guard.check(output.terms, batch["task_ids"], self.model.named_parameters())
 
     def targets(self, batch: Batch) -> tuple[Targets, Metrics]:
         """Targets of a batch; folds its root observations into the normalizer first."""
@@ -193,11 +206,6 @@ class GradientStep:
         """Mean over the heads of the values predicted at the first state [B]."""
         return self.model.value_support.decode(unroll.value_logits[0]).mean(dim=0)
 
-    def _synchronize(self) -> None:
-        """Wait for the device, so that times are those of the work and not of its submission."""
-        if self.build_targets.action_mask.device.type == "cuda":
-            torch.cuda.synchronize(self.build_targets.action_mask.device)
-
 
 @torch.no_grad()
 def loss_metrics(
@@ -214,6 +222,16 @@ def loss_metrics(
         "root_value": root_value.mean(),
         "value_error": priorities.mean(),
     }
+
+
+def step_if(condition: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """A step of a fused optimizer, which has no effect where `condition` [] is False.
+
+    By what loss scaling does on overflow, so the condition is not read back from the device.
+    """
+    fused: Any = optimizer
+    fused.grad_scale, fused.found_inf = None, (~condition).float()
+    optimizer.step()
 
 
 def make_optimizer(

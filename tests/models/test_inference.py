@@ -57,6 +57,8 @@ def test_every_output_equals_the_training_network(sites):
             logits = torch.stack(view.value(features, heads, root=root))
             expected_logits = prediction.value_logits[list(heads)]
             torch.testing.assert_close(logits, expected_logits, rtol=1e-10, atol=1e-10)
+            drawn = torch.stack(view.value(features, torch.tensor(heads), root=root))
+            torch.testing.assert_close(drawn, expected_logits, rtol=1e-10, atol=1e-10)
     found = (
         view.represent(observations, TASK_IDS),
         view.reward(latent, action, view.tasks(TASK_IDS)),

@@ -10,6 +10,7 @@ from rllib_ezm.search import SearchSettings, draw_noise
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.search.planner import draw_heads, reduce_values
 
+CPU = torch.device("cpu")
 BATCH = 6
 TASK_IDS = torch.arange(BATCH) % 2
 SETTINGS = SearchSettings(num_simulations=8, num_candidates=4, policy_candidates=2)
@@ -41,16 +42,16 @@ def test_clipping_comes_before_the_reduction():
 
 def test_min2_draws_every_pair_of_heads():
     generator = torch.Generator().manual_seed(0)
-    pairs = {tuple(sorted(draw_heads(3, "min2", generator))) for _ in range(60)}
+    pairs = {tuple(sorted(draw_heads(3, "min2", CPU, generator))) for _ in range(60)}
     assert pairs == {(0, 1), (0, 2), (1, 2)}
-    assert draw_heads(3, "mean") == (0, 1, 2)
-    assert draw_heads(1, "min2") == (0,)
+    assert draw_heads(3, "mean", CPU) == (0, 1, 2)
+    assert draw_heads(1, "min2", CPU) == (0,)
 
 
 @pytest.mark.parametrize("num_heads", [1, 3])
 def test_an_unknown_reduction_is_refused(num_heads):
     with pytest.raises(ValueError, match=r"'max' is unknown; use one of \('mean', 'min2'\)"):
-        draw_heads(num_heads, "max")
+        draw_heads(num_heads, "max", CPU)
 
 
 def test_an_unknown_precision_is_refused():

@@ -151,8 +151,17 @@ def test_a_skipped_update_leaves_weights_and_statistics_alone() -> None:
     step(batch)
     before = copy.deepcopy(step.model.state_dict())
     batch["rewards"][0, 0] = torch.nan
-    assert step(batch).metrics["skipped_updates"] == 1
+    output = step(batch)
+    assert output.metrics["skipped_updates"] == 1
+    step.check_finite(output, batch)
     for name, value in step.model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
+    output = step(batch)
     with pytest.raises(NonFiniteUpdatesError, match=r"2 updates in a row.*'reward' of task first"):
-        step(batch)
+        step.check_finite(output, batch)
+    output = step(make_batch())
+    step.check_finite(output, batch)
+    assert int(step.guard.num_consecutive) == 0
+    assert output.metrics["skipped_updates"] == 0
+    moved = step.model.state_dict()["reward_model.head.output.weight"]
+    assert not torch.equal(moved, before["reward_model.head.output.weight"])
