@@ -141,8 +141,17 @@ class WorldModelPlanner(ABC):
         self.chunk_size = chunk_size
         self._view: FoldedModel | None = None
 
+    def refresh(self) -> None:
+        """See `Planner`."""
+        self._fresh_view()
+
     def _fresh_view(self) -> FoldedModel:
-        """The view with the model's weights of this moment, in the precision of its device."""
+        """The view with the model's weights of this moment, in the precision of its device.
+
+        A compiled graph reads the view that there is: what has changed is not known to it.
+        """
+        if self._view is not None and torch.compiler.is_compiling():
+            return self._view
         device = self.model.task_embedding.weight.device
         if self._view is None or self._view.device != device:
             self.action_mask = self.action_mask.to(device)

@@ -68,6 +68,13 @@ class Plan(NamedTuple):
 class Planner(Protocol):
     """What acting and reanalyzing need: roots from observations, plans from roots."""
 
+    def refresh(self) -> None:
+        """Take over the model's weights of this moment; the other calls do so by themselves.
+
+        But not within a compiled graph.
+        """
+        ...
+
     def root(self, observations: torch.Tensor, task_ids: torch.Tensor) -> RootInference:
         """Encode raw padded observations [B, D] of tasks [B]."""
         ...

@@ -28,6 +28,7 @@ class NonFiniteGuard:
         buffers: The running statistics.
 
     Attributes:
+        buffers: The running statistics.
         num_consecutive: Updates skipped since the last one that was not [], int64.
     """
 
@@ -35,7 +36,8 @@ class NonFiniteGuard:
         self, limit: int, task_names: Sequence[str], buffers: Iterable[torch.Tensor]
     ) -> None:
         self.limit, self.task_names = limit, tuple(task_names)
-        self._buffers = _by_dtype(buffers)
+        self.buffers = tuple(buffers)
+        self._buffers = _by_dtype(self.buffers)
         self._before: list[torch.Tensor] = []
         device = self._buffers[0][0].device
         self.num_consecutive = torch.zeros((), dtype=torch.int64, device=device)

@@ -60,6 +60,10 @@ class Reanalyzer:
         self.ratio = ratio
         self.replayed_candidate = replayed_candidate
 
+    def refresh(self) -> None:
+        """Take over the weights of this moment, before a compiled graph is run."""
+        self.planner.refresh()
+
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, torch.Tensor]) -> Reanalyzed:
         """Targets for a replay batch (columns as in `MultiTaskReplayBuffer.sample`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rllib_ezm.update.compiled import CompileMode
 from rllib_ezm.utils.settings import Schedule, SettingsGroup, setting
 
 OFF = "0 switches it off"
@@ -111,6 +112,11 @@ class TrainingSettings(SettingsGroup):
         "float32",
         'Autocast of the unroll; "auto": bfloat16 where the device has it natively.',
         note="float16 training would need loss scaling",
+    )
+    compile: CompileMode = setting(
+        "off",
+        "Run targets, forward and backward pass of an update as compiled graphs (`torch.compile`). "
+        "Compiling takes minutes; where it fails, a warning says so and they run as they are.",
     )
     metrics_interval: int = setting(
         1,

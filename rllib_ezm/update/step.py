@@ -6,8 +6,9 @@ dim, V value heads, T tasks. Source: section 4 and eqs. 7-9, arXiv:2603.01452.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from rllib_ezm.models.collective import Collective
 from rllib_ezm.models.precision import autocast
 from rllib_ezm.models.unroll import Unroll, unroll_world_model
 from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.update.compiled import compiling, one_graph, without_effect
 from rllib_ezm.update.nonfinite import NonFiniteGuard
 from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
 from rllib_ezm.update.reanalyzer import Reanalyzer
@@ -25,6 +27,8 @@ from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.update.target_network import TargetNetwork
 from rllib_ezm.update.targets import Metrics, TargetBuilder, Targets, ValueMixing
 from rllib_ezm.update.variance_window import VarianceWindow
+
+logger = logging.getLogger(__name__)
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -45,6 +49,15 @@ class StepOutput(NamedTuple):
     metrics: Metrics
     terms: Mapping[str, torch.Tensor]
     reanalyze_seconds: float
+
+
+class Losses(NamedTuple):
+    """What the forward pass gives: `loss` [], `terms` and `priorities` [B], `metrics` []."""
+
+    loss: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    priorities: torch.Tensor
+    metrics: Metrics
 
 
 class GradientStep:
@@ -77,13 +90,15 @@ class GradientStep:
         self.model, self.optimizer, self.settings = model, optimizer, settings
         self.collective = collective
         self.num_updates = 0
+        self._compile_mode: str | None = None if settings.compile == "off" else settings.compile
+        self._targets: Callable[[Batch, bool], tuple[Targets, Metrics]] = self._make_targets
+        self._losses: Callable[[Batch, Targets], Losses] = self._make_losses
         self.build_targets = TargetBuilder(
             reanalyzer,
             ValueMixing(
                 settings.value_mixing,
                 variance_window,
                 age=settings.value_mixing_age,
-                start=settings.value_mixing_start,
             ),
             action_mask,
             unroll_steps=settings.unroll_steps,
@@ -113,34 +128,31 @@ class GradientStep:
         Args:
             batch: Columns as in `MultiTaskReplayBuffer.sample`, on the model's device.
         """
+        if self._compile_mode is not None:
+            self._compile(batch)
         self.guard.remember_statistics()
         started = time.perf_counter()
         targets, metrics = self.targets(batch)
         reanalyze_seconds = time.perf_counter() - started
 
-        unroll = self.unroll(batch)
-        terms = self.loss_terms(unroll, targets)
-        loss = (batch["weights"] * total_loss(terms, self.loss_weights)).mean()
-        loss = loss / self.settings.unroll_steps
-
+        losses = self._losses(batch, targets)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses.loss.backward()
         gradient_norm = self._average_and_clip_gradients()
-        finite = self.guard.judge(loss, gradient_norm)
+        finite = self.guard.judge(losses.loss, gradient_norm)
         step_if(finite, self.optimizer)
 
         self.num_updates += 1
         if self.num_updates % self.settings.target_period == 0:
             self.target_network.follow()
 
-        root_value = self._root_value(unroll)
-        priorities = (root_value - targets.value[0]).abs()
+        metrics |= losses.metrics
         metrics["gradient_norm"] = gradient_norm
         metrics["skipped_updates"] = (~finite).float()
-        metrics["importance_weight"] = batch["weights"].mean()
-        metrics |= loss_metrics(unroll, terms, root_value, priorities)
-        detached = {name: term.detach() for name, term in terms.items()}
-        return StepOutput(loss.detach(), priorities, metrics, detached, reanalyze_seconds)
+        terms = {name: term.detach() for name, term in losses.terms.items()}
+        return StepOutput(
+            losses.loss.detach(), losses.priorities, metrics, terms, reanalyze_seconds
+        )
 
     def check_finite(self, output: StepOutput, batch: Batch) -> None:
         """Read from the device how many updates were skipped one after the other.
@@ -156,8 +168,45 @@ class GradientStep:
 
     def targets(self, batch: Batch) -> tuple[Targets, Metrics]:
         """Targets of a batch; folds its root observations into the normalizer first."""
+        self.build_targets.reanalyzer.refresh()
+        return self._targets(batch, self.num_updates >= self.settings.value_mixing_start)
+
+    def _make_targets(self, batch: Batch, mixing_started: bool) -> tuple[Targets, Metrics]:
         self.model.normalizer.update(batch["obs"][:, 0], batch["task_ids"])
-        return self.build_targets(batch, self.model, self.num_updates)
+        return self.build_targets(batch, self.model, mixing_started)
+
+    def _make_losses(self, batch: Batch, targets: Targets) -> Losses:
+        """The forward pass."""
+        unroll = self.unroll(batch)
+        terms = self.loss_terms(unroll, targets)
+        loss = (batch["weights"] * total_loss(terms, self.loss_weights)).mean()
+        root_value = self._root_value(unroll)
+        priorities = (root_value - targets.value[0]).abs()
+        metrics = loss_metrics(unroll, terms, root_value, priorities)
+        metrics["importance_weight"] = batch["weights"].mean()
+        return Losses(loss / self.settings.unroll_steps, terms, priorities, metrics)
+
+    def _compile(self, batch: Batch) -> None:
+        """Make graphs of targets, forward and backward pass with a batch that has no effect."""
+        mode, self._compile_mode = self._compile_mode, None
+        if mode is None:
+            return
+        plain = self._targets, self._losses
+        buffers = [*self.guard.buffers]
+        parameters = list(self.model.parameters())
+        with without_effect(buffers, parameters):
+            self._losses(batch, self.targets(batch)[0])  # makes what is made once
+        self._targets = one_graph(self._make_targets, mode)
+        self._losses = one_graph(self._make_losses, mode)
+        try:
+            with compiling(mode), without_effect(buffers, parameters):
+                self._losses(batch, self.targets(batch)[0]).loss.backward()
+        except Exception as error:  # noqa: BLE001 - whatever a compiler may raise
+            self._targets, self._losses = plain
+            torch._dynamo.reset()
+            logger.warning(
+                "compile=%r failed, and the update runs without it: %s", mode, _first_line(error)
+            )
 
     def unroll(self, batch: Batch) -> Unroll:
         """The online network's predictions along the executed actions, in training mode."""
@@ -246,3 +295,7 @@ def make_optimizer(
     optimizer = torch.optim.Adam(kept, weight_decay=weight_decay, fused=True)
     optimizer.register_step_post_hook(lambda *_: increment_version(kept))
     return optimizer
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

@@ -47,12 +47,10 @@ class ValueMixing:
             "search" for one of the two alone.
         window: Range of the variance of each task, for "variance".
         age: Transitions of its task after which a sample uses the search value, for "age".
-        start: Updates before any search value is used, for "age".
     """
 
-    def __init__(self, method: str, window: VarianceWindow, *, age: int, start: int) -> None:
-        self.method, self.window = method, window
-        self.age, self.start = age, start
+    def __init__(self, method: str, window: VarianceWindow, *, age: int) -> None:
+        self.method, self.window, self.age = method, window, age
 
     def __call__(
         self,
@@ -60,10 +58,11 @@ class ValueMixing:
         reanalyzed: Reanalyzed,
         policy_mask: torch.Tensor,
         value_mask: torch.Tensor,
-        num_updates: int,
+        started: bool,
     ) -> tuple[torch.Tensor, Metrics]:
         """Targets [B, K+1], and alpha's mean where it is learned; "variance" moves the window.
 
+        Before it has `started`, "age" uses no search value.
         A terminal state, which has a value target but no policy target, keeps its TD value, 0.
         """
         td, search = reanalyzed.td_value, reanalyzed.search_value
@@ -74,7 +73,7 @@ class ValueMixing:
             alpha = torch.zeros_like(td)
         elif self.method == "age":
             alpha = age_mixing_weight(batch["age"], self.age)[:, None]
-            if num_updates < self.start:
+            if not started:
                 alpha = torch.ones_like(alpha)
         else:
             self.window.update(reanalyzed.value_variance, value_mask, batch["task_ids"])
@@ -109,19 +108,19 @@ class TargetBuilder:
 
     @torch.no_grad()
     def __call__(
-        self, batch: Mapping[str, torch.Tensor], model: WorldModel, num_updates: int
+        self, batch: Mapping[str, torch.Tensor], model: WorldModel, mixing_started: bool
     ) -> tuple[Targets, Metrics]:
         """Targets of a batch (columns as in `MultiTaskReplayBuffer.sample`), and their metrics.
 
         Args:
             batch: The batch.
             model: Its supports tell which targets they cannot represent.
-            num_updates: Updates made so far.
+            mixing_started: See `ValueMixing`.
         """
         steps = self.unroll_steps
         reanalyzed = reanalyzed_columns(batch) or self.reanalyzer(batch)
         policy_mask, value_mask = state_masks(batch["step_mask"], batch["terminal"], steps)
-        value, metrics = self.mixing(batch, reanalyzed, policy_mask, value_mask, num_updates)
+        value, metrics = self.mixing(batch, reanalyzed, policy_mask, value_mask, mixing_started)
         targets = Targets(
             reward=batch["rewards"][:, :steps].T,
             value=value.T,

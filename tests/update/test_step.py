@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
+from helpers.tiny_model import ACTION_MASK, tiny_model
+from helpers.tiny_step import N_STEP, K, random_batch
 
 from rllib_ezm.models.collective import Collective
 from rllib_ezm.search import SearchSettings
@@ -19,8 +20,6 @@ from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.update.step import GradientStep, make_optimizer
 from rllib_ezm.update.variance_window import VarianceWindow
 
-BATCH, K, N_STEP = 6, 2, 3
-STATES = K + N_STEP + 1
 SETTINGS = TrainingSettings(
     unroll_steps=K,
     td_steps=N_STEP,
@@ -58,36 +57,16 @@ def make_step(**changes: Any) -> GradientStep:
     )
 
 
-def make_batch(seed: int = 0) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.tensor([5, 4, 1, 2, 5, 3])
-    step_mask = (torch.arange(STATES - 1) < lengths[:, None]).float()
-    task_ids = torch.arange(BATCH) % 2
-    actions = torch.rand(BATCH, K + 1, 3, generator=generator) * 1.8 - 0.9
-    return {
-        "obs": torch.randn(BATCH, STATES, OBS_DIM, generator=generator),
-        "actions": actions * ACTION_MASK[task_ids, None],
-        "rewards": torch.randn(BATCH, STATES - 1, generator=generator) * step_mask,
-        "step_mask": step_mask,
-        "terminal": torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0]),
-        "task_ids": task_ids,
-        "weights": torch.linspace(0.5, 1.0, BATCH),
-        "search_values": torch.zeros(BATCH, K + 1),
-        "search_actions": torch.zeros(BATCH, K + 1, 3),
-        "age": torch.arange(BATCH),
-    }
-
-
 def test_losses_fall_on_one_batch() -> None:
     torch.manual_seed(0)
-    step, batch = make_step(value_mixing="td"), make_batch()
+    step, batch = make_step(value_mixing="td"), random_batch()
     losses = [float(step(batch).loss) for _ in range(60)]
     assert losses[-1] < losses[0] - 1.0
     assert step.num_updates == 60
 
 
 def test_the_target_network_follows_every_period_of_updates() -> None:
-    step, batch = make_step(target_period=2), make_batch()
+    step, batch = make_step(target_period=2), random_batch()
     target = step.target_network._moving
     before = [x.clone() for x in target]
     step(batch)
@@ -99,7 +78,7 @@ def test_the_target_network_follows_every_period_of_updates() -> None:
 
 
 def test_the_gradient_is_the_one_of_the_weighted_sample_losses() -> None:
-    step, other, batch = make_step(grad_clip=None), make_step(), make_batch()
+    step, other, batch = make_step(grad_clip=None), make_step(), random_batch()
     torch.manual_seed(3)
     step(batch)
     torch.manual_seed(3)
@@ -115,7 +94,7 @@ def test_the_gradient_is_the_one_of_the_weighted_sample_losses() -> None:
 
 def test_rewards_and_masks_of_the_targets_by_hand() -> None:
     """Lengths 5, 4, 1, 2, 5, 3 of two unrolled steps; the third and fourth end terminally."""
-    batch = make_batch() | {"terminal": torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0])}
+    batch = random_batch() | {"terminal": torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0])}
     targets, _ = make_step().targets(batch)
     expected = {
         "reward": batch["rewards"][:, :2].T.tolist(),
@@ -130,14 +109,14 @@ def test_rewards_and_masks_of_the_targets_by_hand() -> None:
 def test_the_latent_gradient_scale_reaches_the_dynamics(scale: float) -> None:
     """With 0, no gradient flows back into the dynamics."""
     torch.manual_seed(0)
-    step, batch = make_step(latent_gradient_scale=scale, grad_clip=None), make_batch()
+    step, batch = make_step(latent_gradient_scale=scale, grad_clip=None), random_batch()
     step(batch)
     norms = [float(p.grad.norm()) for p in step.model.dynamics_model.parameters()]
     assert (max(norms) > 0.0) == (scale > 0.0)
 
 
 def test_priorities_are_the_distance_of_value_and_target() -> None:
-    step, twin, batch = make_step(value_mixing="td"), make_step(value_mixing="td"), make_batch()
+    step, twin, batch = make_step(value_mixing="td"), make_step(value_mixing="td"), random_batch()
     torch.manual_seed(1)
     result = step(batch)
     torch.manual_seed(1)
@@ -147,7 +126,7 @@ def test_priorities_are_the_distance_of_value_and_target() -> None:
 
 
 def test_a_skipped_update_leaves_weights_and_statistics_alone() -> None:
-    step, batch = make_step(), make_batch()
+    step, batch = make_step(), random_batch()
     step(batch)
     before = copy.deepcopy(step.model.state_dict())
     batch["rewards"][0, 0] = torch.nan
@@ -159,7 +138,7 @@ def test_a_skipped_update_leaves_weights_and_statistics_alone() -> None:
     output = step(batch)
     with pytest.raises(NonFiniteUpdatesError, match=r"2 updates in a row.*'reward' of task first"):
         step.check_finite(output, batch)
-    output = step(make_batch())
+    output = step(random_batch())
     step.check_finite(output, batch)
     assert int(step.guard.num_consecutive) == 0
     assert output.metrics["skipped_updates"] == 0
