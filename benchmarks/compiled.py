@@ -1,7 +1,7 @@
 """A whole update compiled against eager: speed, time to compile, and whether both agree.
 
-One core, CPU time, both sides in turn in one process. Random numbers are drawn alike on both sides, so
-that results can be compared.
+One core, CPU time, both sides in turn in one process. Random numbers are drawn alike on both sides,
+so that results can be compared.
 
     python benchmarks/compiled.py [--full] [--precision float32] [--mode default] [--json FILE]
 """
