@@ -13,6 +13,7 @@ from ray.rllib.utils.annotations import override
 from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 from rllib_ezm.execution.reanalyze_worker import make_reanalyzer
 from rllib_ezm.models.collective import Collective, TorchCollective, share_statistics
+from rllib_ezm.update.captured import CudaRecorder
 from rllib_ezm.update.metric_sums import MetricSums
 from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.update.step import GradientStep, make_optimizer
@@ -49,6 +50,8 @@ class EZMTorchLearner(OpenLearner):
             config.group(TrainingSettings),
             self.collective,
         )
+        if config.capture and self.device.type == "cuda" and self.collective.size == 1:
+            self.gradient_step.capture(CudaRecorder())
         self._metric_sums = MetricSums(SUMMED)
 
     @property

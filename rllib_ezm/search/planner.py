@@ -26,11 +26,17 @@ def draw_heads(
     reduction: str,
     device: torch.device,
     generator: torch.Generator | None = None,
+    *,
+    as_numbers: bool = False,
 ) -> Heads:
     """Value heads to evaluate: all for "mean", two at random for "min2".
 
-    They are drawn on the device, and on a CPU read as numbers, which saves copying their weights;
-    not while a graph is made, which must not depend on them.
+    Args:
+        num_heads: V.
+        reduction: "mean" or "min2".
+        device: Where they are drawn.
+        generator: Of that device.
+        as_numbers: Read them from the device, which on a CPU saves copying their weights.
 
     Raises:
         ValueError: If `reduction` is unknown.
@@ -40,9 +46,7 @@ def draw_heads(
     if reduction == "mean" or num_heads <= 2:
         return tuple(range(num_heads))
     drawn = torch.randperm(num_heads, generator=generator, device=device)[:2]
-    if device.type == "cpu" and not torch.compiler.is_compiling():
-        return tuple(drawn.tolist())
-    return drawn
+    return tuple(drawn.tolist()) if as_numbers else drawn
 
 
 def reduce_values(
@@ -67,12 +71,18 @@ class ModelInSearch:
         view: The folded model.
         value_reduction: See `draw_heads`; "min2" draws anew at each step.
         value_clip_min: Lower bound of the values of each head, or None.
+        as_numbers: See `draw_heads`.
     """
 
     def __init__(
-        self, view: FoldedModel, value_reduction: str, value_clip_min: float | None
+        self,
+        view: FoldedModel,
+        value_reduction: str,
+        value_clip_min: float | None,
+        *,
+        as_numbers: bool = False,
     ) -> None:
-        self._view = view
+        self._view, self._as_numbers = view, as_numbers
         self._reduction, self._clip_min = value_reduction, value_clip_min
         self.policy = view.policy
         reward, value = view.model.reward_support.atoms, view.model.value_support.atoms
@@ -87,7 +97,9 @@ class ModelInSearch:
         reward_logits = view.reward(latent, action, tasks)
         next_latent = view.dynamics(latent, action, tasks)
         features = view.features(next_latent, tasks)
-        heads = draw_heads(view.num_value_heads, self._reduction, latent.device)
+        heads = draw_heads(
+            view.num_value_heads, self._reduction, latent.device, as_numbers=self._as_numbers
+        )
         logits = torch.stack([reward_logits, *view.value(features, heads)])
         scalars = expected_scalar(logits, self._atoms[: len(logits)])
         value = reduce_values(scalars[1:], self._reduction, clip_min=self._clip_min)
@@ -104,6 +116,9 @@ class WorldModelPlanner(ABC):
     Attributes:
         gives_candidates: Whether its plans have candidates and weights. Without them
             `policy_loss="distribution"` and replayed actions are refused.
+
+        in_recordings: Whether its calls are recorded and replayed, so that it must read nothing
+            from the device, not even a CPU.
 
     Args:
         model: The world model.
@@ -139,6 +154,7 @@ class WorldModelPlanner(ABC):
         self.value_clip_min = value_clip_min
         self.precision = precision
         self.chunk_size = chunk_size
+        self.in_recordings = False
         self._view: FoldedModel | None = None
 
     def refresh(self) -> None:
@@ -161,7 +177,16 @@ class WorldModelPlanner(ABC):
 
     def model_in_search(self) -> ModelInSearch:
         """The model, with its weights of this moment, as a search calls it."""
-        return ModelInSearch(self._fresh_view(), self.value_reduction, self.value_clip_min)
+        view = self._fresh_view()
+        return ModelInSearch(
+            view, self.value_reduction, self.value_clip_min, as_numbers=self._reads_heads
+        )
+
+    @property
+    def _reads_heads(self) -> bool:
+        """A graph must not depend on the heads that were drawn when it was made."""
+        is_graph = self.in_recordings or torch.compiler.is_compiling()
+        return self.model.task_embedding.weight.device.type == "cpu" and not is_graph
 
     @torch.no_grad()
     def root(self, observations: torch.Tensor, task_ids: torch.Tensor) -> RootInference:
@@ -172,7 +197,12 @@ class WorldModelPlanner(ABC):
         all_heads = tuple(range(view.num_value_heads))
         logits = torch.stack(view.value(features, all_heads, root=True))
         values = self.model.value_support.decode(logits)
-        heads = draw_heads(view.num_value_heads, self.value_reduction, values.device)
+        heads = draw_heads(
+            view.num_value_heads,
+            self.value_reduction,
+            values.device,
+            as_numbers=self._reads_heads,
+        )
         drawn = values[heads if isinstance(heads, torch.Tensor) else list(heads)]
         value = reduce_values(drawn, self.value_reduction, clip_min=self.value_clip_min)
         variance = values.var(dim=0) if values.shape[0] > 1 else torch.zeros_like(value)

@@ -68,6 +68,8 @@ class Plan(NamedTuple):
 class Planner(Protocol):
     """What acting and reanalyzing need: roots from observations, plans from roots."""
 
+    in_recordings: bool
+
     def refresh(self) -> None:
         """Take over the model's weights of this moment; the other calls do so by themselves.
 

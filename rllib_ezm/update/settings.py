@@ -118,6 +118,11 @@ class TrainingSettings(SettingsGroup):
         "Run targets, forward and backward pass of an update as compiled graphs (`torch.compile`). "
         "Compiling takes minutes; where it fails, a warning says so and they run as they are.",
     )
+    capture: bool = setting(
+        False,
+        "Record an update on a CUDA device and replay it, without Python between its kernels; one "
+        "learner only. Elsewhere nothing is recorded.",
+    )
     metrics_interval: int = setting(
         1,
         "Updates between two readings of the metrics from the device. Means and sums are over all "

@@ -19,6 +19,7 @@ from rllib_ezm.models.collective import Collective
 from rllib_ezm.models.precision import autocast
 from rllib_ezm.models.unroll import Unroll, unroll_world_model
 from rllib_ezm.models.world_model import WorldModel
+from rllib_ezm.update.captured import CapturedUpdate, Recorder
 from rllib_ezm.update.compiled import compiling, one_graph, without_effect
 from rllib_ezm.update.nonfinite import NonFiniteGuard
 from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
@@ -87,10 +88,12 @@ class GradientStep:
         settings: TrainingSettings,
         collective: Collective,
     ) -> None:
-        self.model, self.optimizer, self.settings = model, optimizer, settings
+        self.model, self.target_model = model, target_model
+        self.optimizer, self.settings = optimizer, settings
         self.collective = collective
         self.num_updates = 0
         self._compile_mode: str | None = None if settings.compile == "off" else settings.compile
+        self._run: Callable[[Batch, bool, bool], StepOutput] = self._update
         self._targets: Callable[[Batch, bool], tuple[Targets, Metrics]] = self._make_targets
         self._losses: Callable[[Batch, Targets], Losses] = self._make_losses
         self.build_targets = TargetBuilder(
@@ -127,12 +130,23 @@ class GradientStep:
 
         Args:
             batch: Columns as in `MultiTaskReplayBuffer.sample`, on the model's device.
+
+        Returns:
+            What it found; with `capture`, until the next update.
         """
         if self._compile_mode is not None:
             self._compile(batch)
+        follows = (self.num_updates + 1) % self.settings.target_period == 0
+        output = self._run(batch, self._mixing_started, follows)
+        self.num_updates += 1
+        return output
+
+    def _update(self, batch: Batch, mixing_started: bool, follows: bool) -> StepOutput:
+        """The update itself; the target network follows the online one if it `follows`."""
         self.guard.remember_statistics()
         started = time.perf_counter()
-        targets, metrics = self.targets(batch)
+        self.build_targets.reanalyzer.refresh()
+        targets, metrics = self._targets(batch, mixing_started)
         reanalyze_seconds = time.perf_counter() - started
 
         losses = self._losses(batch, targets)
@@ -141,9 +155,7 @@ class GradientStep:
         gradient_norm = self._average_and_clip_gradients()
         finite = self.guard.judge(losses.loss, gradient_norm)
         step_if(finite, self.optimizer)
-
-        self.num_updates += 1
-        if self.num_updates % self.settings.target_period == 0:
+        if follows:
             self.target_network.follow()
 
         metrics |= losses.metrics
@@ -153,6 +165,17 @@ class GradientStep:
         return StepOutput(
             losses.loss.detach(), losses.priorities, metrics, terms, reanalyze_seconds
         )
+
+    def capture(self, recorder: Recorder) -> None:
+        """From now on record updates of each kind and replay them, see `CapturedUpdate`."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        tensors += [*self.target_model.parameters(), *self.target_model.buffers()]
+        self.build_targets.reanalyzer.planner.in_recordings = True
+        self._run = CapturedUpdate(self._update, self.optimizer, tensors, recorder)
+
+    @property
+    def _mixing_started(self) -> bool:
+        return self.num_updates >= self.settings.value_mixing_start
 
     def check_finite(self, output: StepOutput, batch: Batch) -> None:
         """Read from the device how many updates were skipped one after the other.
@@ -169,7 +192,7 @@ class GradientStep:
     def targets(self, batch: Batch) -> tuple[Targets, Metrics]:
         """Targets of a batch; folds its root observations into the normalizer first."""
         self.build_targets.reanalyzer.refresh()
-        return self._targets(batch, self.num_updates >= self.settings.value_mixing_start)
+        return self._targets(batch, self._mixing_started)
 
     def _make_targets(self, batch: Batch, mixing_started: bool) -> tuple[Targets, Metrics]:
         self.model.normalizer.update(batch["obs"][:, 0], batch["task_ids"])

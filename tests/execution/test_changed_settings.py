@@ -63,6 +63,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "replayed_candidate": True,
         "train_precision": "bfloat16",
         "max_consecutive_nonfinite_updates": 19,
+        "metrics_interval": 2,
     },
     "search": {
         "num_simulations": 6,
@@ -92,11 +93,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 READ_WHERE_THE_ACTORS_ARE_BUILT = (
+    "compile",
+    "capture",
     "num_replay_actors",
     "num_cpus_per_replay_actor",
     *settings_of(GROUPS["asynchrony"]),
 )
-"""Not changed here: who runs where. No state holds anything of it."""
+"""Not changed here: who runs where, and how. No state holds anything of it."""
 
 FIXED_CHANGES: dict[str, Any] = {
     "latent_dim": 16,

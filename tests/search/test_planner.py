@@ -42,7 +42,9 @@ def test_clipping_comes_before_the_reduction():
 
 def test_min2_draws_every_pair_of_heads():
     generator = torch.Generator().manual_seed(0)
-    pairs = {tuple(sorted(draw_heads(3, "min2", CPU, generator))) for _ in range(60)}
+    pairs = {
+        tuple(sorted(draw_heads(3, "min2", CPU, generator, as_numbers=True))) for _ in range(60)
+    }
     assert pairs == {(0, 1), (0, 2), (1, 2)}
     assert draw_heads(3, "mean", CPU) == (0, 1, 2)
     assert draw_heads(1, "min2", CPU) == (0,)
@@ -229,4 +231,5 @@ def test_padded_observation_dimensions_do_not_change_the_plan():
     planner, observations = make_planner(value_reduction="mean"), observe()
     garbage = observations + 1e5 * (1 - planner.model.normalizer.observation_mask[TASK_IDS])
     roots = [planner.root(x, TASK_IDS).root for x in (observations, garbage)]
-    assert all(torch.equal(x, y) for x, y in zip(*roots, strict=True))
+    for clean, dirty in zip(*roots, strict=True):  # not bit for bit: a busy machine adds otherwise
+        torch.testing.assert_close(dirty, clean, rtol=1e-5, atol=1e-6)
