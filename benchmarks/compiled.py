@@ -9,7 +9,6 @@ so that results can be compared.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import time
 from pathlib import Path
@@ -17,49 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sizes import FULL, default_suite, default_suite_model
+from sizes import default_suite, default_suite_model
 from timing import DispatchCounter, interleaved, pin
 from torch._inductor import config as inductor
-from train_step import replay_batch
+from whole_update import HARD, make_step, random_batch
 
-from rllib_ezm.models import WorldModel, WorldModelSpec
-from rllib_ezm.models.collective import Collective
-from rllib_ezm.search import GumbelPlanner, SearchSettings
-from rllib_ezm.update.reanalyzer import Reanalyzer
-from rllib_ezm.update.settings import TrainingSettings
-from rllib_ezm.update.step import GradientStep, StepOutput, make_optimizer
-from rllib_ezm.update.variance_window import VarianceWindow
-
-
-def make_step(
-    spec: WorldModelSpec, search: SearchSettings, precision: str, mode: Any
-) -> GradientStep:
-    """A gradient step with the weights that seed 0 gives."""
-    torch.manual_seed(0)
-    settings = TrainingSettings(train_precision=precision, compile=mode)  # type: ignore[arg-type]
-    model = WorldModel(spec)
-    target = copy.deepcopy(model).requires_grad_(False)
-    mask = torch.ones(spec.num_tasks, spec.action_dim)
-    planner = GumbelPlanner(target, mask, precision=precision)
-    optimizer = make_optimizer(model.parameters(), weight_decay=settings.weight_decay)
-    optimizer.param_groups[0]["lr"] = 1e-4
-    return GradientStep(
-        model,
-        target,
-        optimizer,
-        Reanalyzer(
-            planner,
-            search,
-            unroll_steps=settings.unroll_steps,
-            td_steps=settings.td_steps,
-            discount=settings.gamma,
-        ),
-        VarianceWindow(spec.num_tasks, settings.variance_window_decay),
-        mask,
-        [f"task {number}" for number in range(spec.num_tasks)],
-        settings,
-        Collective(),
-    )
+from rllib_ezm.models import WorldModel
+from rllib_ezm.search import SearchSettings
+from rllib_ezm.update.step import GradientStep, StepOutput
 
 
 def largest_difference(found: StepOutput, expected: StepOutput) -> float:
@@ -104,7 +68,7 @@ def main() -> None:
     inductor.fallback_random = True
     config = default_suite()
     if args.full:
-        spec, search = FULL, SearchSettings()
+        spec, search = HARD, SearchSettings()
     else:
         spec = default_suite_model()
         search = SearchSettings(
@@ -114,12 +78,9 @@ def main() -> None:
         )
     size = args.batch_size or (64 if args.full else 66)
     rounds = args.rounds or (3 if args.full else 21)
-    batch = replay_batch(spec, size) | {
-        "weights": torch.ones(size),
-        "age": torch.zeros(size, dtype=torch.int64),
-    }
     eager = make_step(spec, search, args.precision, "off")
     compiled = make_step(spec, search, args.precision, args.mode)
+    batch = random_batch(spec, size, eager.settings, torch.device("cpu"))
     started = time.perf_counter()
     torch.manual_seed(0)
     first = compiled(batch)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from whole_update import HARD
+
 from rllib_ezm import EZMConfig
 from rllib_ezm.models import WorldModelSpec
 
-FULL = WorldModelSpec(obs_dim=177, action_dim=61, num_tasks=14)
-"""ALGORITHM's table at the sizes of HumanoidBench-Hard: 16 M parameters."""
+FULL = HARD
 
 
 def default_suite() -> EZMConfig:
