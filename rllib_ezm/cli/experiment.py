@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from rllib_ezm.cli.experiment_file import ExperimentFile
 
 OPTIONS_FILE = "rllib_run.json"
+_ANOTHER_EXCEPTION = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
+_MODULE_OF_ERROR = re.compile(r"^(\w+\.)+(?=\w+: )")
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,7 @@ def _trial_outcome(result: tune.Result) -> TrialOutcome:
     if result.error is not None:
         error_file = folder / "error.txt"
         text = error_file.read_text() if error_file.is_file() else str(result.error)
-        failure = text.strip().splitlines()[-1]
+        failure = cause_of(text)
     metrics = result.metrics or {}
     return TrialOutcome(
         folder=folder,
@@ -276,6 +279,22 @@ def _trial_outcome(result: tune.Result) -> TrialOutcome:
         failure=failure,
         metrics=metrics,
     )
+
+
+def cause_of(text: str) -> str:
+    """The last line of a failed trial's error, or what that one hides.
+
+    RLlib's `Algorithm.__repr__`, which Ray puts into the message, fails before the config is
+    validated, and hides why it is not valid. An env runner whose constructor raises is only logged
+    by RLlib, which then fails to read its spaces; `EZM` says why itself.
+    """
+    first, *later = text.strip().split(_ANOTHER_EXCEPTION)
+    if later and "in __repr__\n" in later[-1]:
+        return first.splitlines()[-1]
+    last = _MODULE_OF_ERROR.sub("", text.strip().splitlines()[-1])
+    if last.startswith("IndexError") and "in get_spaces\n" in text:
+        return "an env runner could not be created; --verbose shows why"
+    return last
 
 
 def _seeded(file: ExperimentFile, options: RunOptions) -> tuple[dict[str, Any], int]:

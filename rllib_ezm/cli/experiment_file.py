@@ -131,6 +131,8 @@ def _execute(path: Path) -> ModuleType:
     """Import the file as a module that workers receive by value, since they cannot import it."""
     from ray import cloudpickle
 
+    import rllib_ezm.tasks.registrations  # noqa: F401  (what the file registers comes after)
+
     name = f"experiment_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -7,6 +7,7 @@ them, this module and `tests/utils/test_ray_internals.py` are the places to look
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
@@ -101,8 +103,60 @@ def reconfigure(
         local._resume_config.finished = ResumeConfig.ResumeType.RESUME
 
 
+class EnvRunnerCreationError(RuntimeError):
+    """The constructor of a remote env runner raised."""
+
+
+class _CreationFailures(logging.Handler):
+    """What RLlib logs of env runners that could not be created."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    @override(logging.Handler)
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("Validation of EnvRunner failed"):
+            self.messages.append(record.getMessage())
+
+    def check(self, error: Exception | None = None) -> None:
+        """Raise for the first of them; its last line is that of the traceback."""
+        if self.messages:
+            cause = self.messages[0].strip().splitlines()[-1]
+            raise EnvRunnerCreationError(f"an env runner could not be created: {cause}") from error
+
+
 class OpenAlgorithm(Algorithm):
-    """RLlib's `Algorithm` with what a checkpoint of our own needs."""
+    """RLlib's `Algorithm` with what a checkpoint of our own needs, and errors that name a cause."""
+
+    def __repr__(self) -> str:
+        """RLlib's own reads `config`, which is None until it has been validated.
+
+        Without it, an error of `validate` in a Ray actor would be replaced by one of `__repr__`.
+        """
+        return type(self).__name__ if self.config is None else super().__repr__()
+
+    @override(Algorithm)
+    def setup(self, config: AlgorithmConfig) -> None:
+        """RLlib's, which only logs why an env runner could not be created.
+
+        Private: the log of `ray.rllib.env.env_runner_group`. Without it, the error would be
+        `IndexError: list index out of range`, or none where only some cannot be created.
+
+        Raises:
+            EnvRunnerCreationError: An env runner could not be created; says why.
+        """
+        failures = _CreationFailures()
+        logger = logging.getLogger(EnvRunnerGroup.__module__)
+        logger.addHandler(failures)
+        try:
+            super().setup(config)
+        except IndexError as error:
+            failures.check(error)
+            raise
+        finally:
+            logger.removeHandler(failures)
+        failures.check()
 
     @property
     def runs_under_tune(self) -> bool:
