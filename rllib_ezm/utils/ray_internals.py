@@ -7,6 +7,7 @@ them, this module and `tests/utils/test_ray_internals.py` are the places to look
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,24 @@ class OpenAlgorithm(Algorithm):
             logger.removeHandler(failures)
         failures.check()
 
+    def create_evaluation_runners(self) -> None:
+        """Env runners as RLlib creates them where there is an `evaluation_interval`.
+
+        Private: `Algorithm._get_env_id_and_creator`. Without it, `evaluate()` would need one.
+        """
+        config = self.evaluation_config
+        _, env_creator = self._get_env_id_and_creator(config.env, config)
+        self.eval_env_runner_group = EnvRunnerGroup(
+            env_creator=env_creator,
+            validate_env=None,
+            default_policy_class=None,
+            config=config,
+            logdir=self.logdir,
+            tune_trial_id=self.trial_id,
+            local_env_runner=config.create_local_env_runner,
+            pg_offset=self.config.num_env_runners,
+        )
+
     @property
     def runs_under_tune(self) -> bool:
         """Whether Tune saves this algorithm (private: `Trainable._storage`).
@@ -203,6 +222,27 @@ class OpenAlgorithm(Algorithm):
         Without it, the rule for `components` and `not_components` would be written twice.
         """
         return bool(self._check_component(component, components, not_components))
+
+
+def accept_relative_paths() -> None:
+    """Let RLlib's `Algorithm.from_checkpoint` take relative paths, also as a `pathlib.Path`.
+
+    Replaces the method: pyarrow takes a relative path for a URI without a scheme. Without it, only
+    `EZM.from_checkpoint` would take them.
+    """
+    original = Algorithm.from_checkpoint.__func__
+
+    @functools.wraps(original)
+    def from_checkpoint(cls: Any, path: Any, filesystem: Any = None, **kwargs: Any) -> Algorithm:
+        if filesystem is None and isinstance(path, str | Path) and "://" not in str(path):
+            path = str(Path(path).absolute())
+        algorithm: Algorithm = original(cls, path, filesystem, **kwargs)
+        return algorithm
+
+    Algorithm.from_checkpoint = classmethod(from_checkpoint)
+
+
+accept_relative_paths()
 
 
 class OpenLearner(TorchLearner):

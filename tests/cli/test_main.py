@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,9 @@ def test_a_file_sees_its_own_arguments_and_neighbors(tmp_path: Path) -> None:
     argv, path = sys.argv[:], sys.path[:]
     with running_as_script(tmp_path / "x.py"):
         assert sys.argv == [str(tmp_path / "x.py")]
-        assert sys.path[0] == str(tmp_path)
+        library = sys.path.index(sysconfig.get_path("stdlib"))
+        packages = sys.path.index(sysconfig.get_path("purelib"))
+        assert library < sys.path.index(str(tmp_path)) < packages
     assert (sys.argv, sys.path) == (argv, path)
 
 
