@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ class RunOptions:
         smoke: Whether the config is scaled down, see `rllib_ezm.cli.smoke`.
         stop: Bounds of `--stop`; None for the file's `stop`.
         restore: Checkpoint that every trial starts from; None for none.
+        commands: What was typed to start the experiment and to go on with it.
     """
 
     checkpoint_freq: int = 0
@@ -60,6 +61,7 @@ class RunOptions:
     smoke: bool = False
     stop: Mapping[str, float] | None = None
     restore: str | None = None
+    commands: Sequence[str] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunOptions:
@@ -188,7 +190,7 @@ def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> Re
     Args:
         file: The file the experiment was started from: Tune needs its config again.
         folder: The experiment's folder.
-        changes: Fields of `RunOptions` that were given anew.
+        changes: Fields of `RunOptions` that were given anew; `commands` are added.
 
     Raises:
         UserError: If the folder holds no experiment, or one of another algorithm.
@@ -200,7 +202,8 @@ def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> Re
         )
     warn_of_other_owner(folder)
     kept = json.loads((folder / OPTIONS_FILE).read_text())
-    options = RunOptions.of({**kept, **changes})
+    commands = [*kept.get("commands", ()), *changes.get("commands", ())]
+    options = RunOptions.of({**kept, **changes, "commands": commands})
     usable_state(folder)
     tuner = _restored_tuner(file.scaled_down() if options.smoke else file, folder, options)
     before = tuner.get_results()

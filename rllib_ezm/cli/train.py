@@ -112,6 +112,7 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
         options["stop"] = parse_stop(options["stop"])
     if options["restore"] is not None:
         options["restore"] = str(check_checkpoint(options["restore"]))
+    options["commands"] = [shlex.join(["rllib", *(ctx.obj or ())])]
     changes = {name: options[name] for name in CHANGEABLE if _is_typed(ctx, name)}
     file = file.expanduser().resolve()
     with running_as_script(file):
@@ -160,6 +161,7 @@ def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any])
                 click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C saves.")
         else:
             folder = options["resume"].expanduser().resolve()
+            changes["commands"] = options["commands"]
             resumed = experiment.resume(file, folder, changes)
             if resumed.is_over:
                 click.echo("Nothing was left to do: every trial had reached its end (--stop).")
