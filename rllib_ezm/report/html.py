@@ -34,7 +34,8 @@ code, pre { font: 13px/1.4 ui-monospace, monospace; background: #f4f4f4; border-
 code { padding: .1rem .25rem; overflow-wrap: anywhere; }
 pre { padding: .6rem .8rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; } figure { display: inline-block; margin: 0 1rem 1rem 0; }
-video { max-width: 22rem; background: #000; } figcaption { font-size: 13px; max-width: 22rem; }
+video { width: 22rem; max-width: 100%; background: #000; }
+figcaption { font-size: 13px; max-width: 22rem; }
 """
 
 

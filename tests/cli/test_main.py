@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -218,6 +219,9 @@ def test_a_failed_trial_exits_with_1_and_resumes_from_its_checkpoint(
     assert "Resuming after 4 iterations" in out
     assert "iter 1 " not in out
     assert out.count("iter 3") == 2
+    kept = json.loads((folder / "rllib_run.json").read_text())["commands"]
+    first = ["train", "file", str(ppo_file), *options]
+    assert kept == [shlex.join(["rllib", *arguments]) for arguments in (first, resume)]
     assert len(list(folder.glob("*/checkpoint_000002"))) == 2
 
 
