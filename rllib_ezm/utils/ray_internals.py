@@ -121,9 +121,14 @@ class _CreationFailures(logging.Handler):
             self.messages.append(record.getMessage())
 
     def check(self, error: Exception | None = None) -> None:
-        """Raise for the first of them; its last line is that of the traceback."""
-        if self.messages:
-            cause = self.messages[0].strip().splitlines()[-1]
+        """Raise for the first of them; its last line is that of the traceback.
+
+        Without an `error`, only if its constructor raised: a lost process is started again.
+        """
+        for message in self.messages:
+            if error is None and "creation task" not in message:
+                continue
+            cause = message.strip().splitlines()[-1]
             raise EnvRunnerCreationError(f"an env runner could not be created: {cause}") from error
 
 
