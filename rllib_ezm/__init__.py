@@ -7,7 +7,10 @@ The public names below are imported on first use, so that the rooms without Ray 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+from rllib_ezm.utils.importing import LIBRARY_FIRST, standard_library_first
 
 if TYPE_CHECKING:
     from rllib_ezm.algorithm.callbacks import GradientSimilarity, ModelErrorProbe
@@ -34,6 +37,9 @@ _HOME = {
     "register_task": "rllib_ezm.tasks",
     "sweep": "rllib_ezm.utils.sweep",
 }
+
+if LIBRARY_FIRST in os.environ:  # in a worker of `rllib train file`
+    standard_library_first()
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,7 @@ from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
 from rllib_ezm.execution.learner_thread import Batch, Update
 from rllib_ezm.execution.protocols import Collected
-from rllib_ezm.execution.resources import check_fits
+from rllib_ezm.execution.resources import check_fits, check_local_gpu
 from rllib_ezm.tasks.protocol import protocol_name
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class EZM(ResumableAlgorithm):
     def setup(self, config: EZMConfig) -> None:
         if ray.util.get_current_placement_group() is None:  # otherwise Tune has placed it
             self._check_actors_fit(config)
+        check_local_gpu(config.num_learners, config.num_gpus_per_learner)
         super().setup(config)
         logger.warning("EZM: %s.", self.config.describe())
         self.seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
@@ -204,6 +205,8 @@ class EZM(ResumableAlgorithm):
 
     @override(ResumableAlgorithm)
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if self.eval_env_runner_group is None:  # without an `evaluation_interval`
+            self.create_evaluation_runners()
         self.metrics.log_value(
             (EVALUATION_RESULTS, "num_updates_lifetime"), self.num_updates, reduce="item"
         )

@@ -28,16 +28,17 @@ def trial_resources(file: ExperimentFile) -> dict[str, float]:
         file: The experiment file; its config may hold Tune search spaces.
 
     Raises:
-        UserError: If the config (its first variant, where it holds search spaces) is not valid.
+        UserError: If the config, or a variant of it where it holds search spaces, is not valid.
     """
     most: dict[str, float] = {}
-    for index, (_, values) in enumerate(generate_variants(file.config.to_dict())):
+    for chosen, values in generate_variants(file.config.to_dict()):
         variant = file.algorithm.get_default_config().update_from_dict(values)
-        if index == 0:
-            try:
-                variant.validate()
-            except ValueError as error:
-                raise UserError(f"{file.path}: `config` is not valid: {error}") from error
+        try:
+            variant.validate()
+        except ValueError as error:
+            where = ", ".join(f"{'/'.join(path)}={value!r}" for path, value in chosen.items())
+            with_values = f" with {where}" if where else ""
+            raise UserError(f"{file.path}: `config`{with_values} is not valid: {error}") from error
         request = cast(
             "tune.PlacementGroupFactory", file.algorithm.default_resource_request(variant)
         )

@@ -194,8 +194,52 @@ def experiment(file: ExperimentFile, memory: int) -> Iterator[Finding]:
         return
     asks = ", ".join(f"{amount:g} {name}" for name, amount in sorted(needs.items()))
     yield Finding(file.path.name, OK, f"valid; one trial asks Ray for {asks}")
+    config = file.config
+    if isinstance(config.num_env_runners, int):  # not a search space
+        yield env_runners(config.num_env_runners, num_cores())
+    if isinstance(config.num_learners, int) and not isinstance(config.num_gpus_per_learner, dict):
+        yield learners(config.num_learners, config.num_gpus_per_learner, num_gpus())
     if isinstance(file.config, EZMConfig):
         yield replay_memory(file.config.replay_bytes(), memory)
+
+
+def num_cores() -> int:
+    """Cores that processes here may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_gpus() -> int:
+    """CUDA devices that torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def env_runners(runners: int, cores: int) -> Finding:
+    """Processes that collect, against the cores of this machine; the learner needs one as well."""
+    found = f"{runners or 'none of their own'}, on {cores} core{'s' if cores > 1 else ''}"
+    if runners >= max(cores, 2):
+        fix = f"num_env_runners={max(cores - 1, 1)} leaves a core to the learner; more of them wait"
+        return Finding("env runners", WARNING, found, fix)
+    return Finding("env runners", OK, found)
+
+
+def learners(count: int, gpus_each: float, gpus: int) -> Finding:
+    """The GPUs that the learners ask for, against those of this machine.
+
+    Args:
+        count: `num_learners`; 0 is one in the process of the algorithm.
+        gpus_each: `num_gpus_per_learner`.
+        gpus: What is here.
+    """
+    wanted = gpus_each * max(count, 1)
+    found = f"{max(count, 1)}, with {wanted:g} GPUs in all, of {gpus} here"
+    if wanted > gpus:
+        fix = f"set .learners(num_learners={min(count, gpus)}, num_gpus_per_learner={min(gpus, 1)})"
+        return Finding("learners", FAILURE, found, f"{fix}, or name a cluster with --ray-address")
+    if gpus and not wanted:
+        return Finding("learners", NOTE, found, "to use one: .learners(num_gpus_per_learner=1)")
+    return Finding("learners", OK, found)
 
 
 def replay_memory(needed: int, memory: int) -> Finding:

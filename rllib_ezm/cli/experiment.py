@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from rllib_ezm.cli.experiment_file import ExperimentFile
 
 OPTIONS_FILE = "rllib_run.json"
+_ANOTHER_EXCEPTION = "\n\nDuring handling of the above exception, another exception occurred:\n\n"
+_MODULE_OF_ERROR = re.compile(r"^(\w+\.)+(?=\w+: )")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class RunOptions:
         smoke: Whether the config is scaled down, see `rllib_ezm.cli.smoke`.
         stop: Bounds of `--stop`; None for the file's `stop`.
         restore: Checkpoint that every trial starts from; None for none.
+        commands: What was typed to start the experiment and to go on with it.
     """
 
     checkpoint_freq: int = 0
@@ -57,6 +61,7 @@ class RunOptions:
     smoke: bool = False
     stop: Mapping[str, float] | None = None
     restore: str | None = None
+    commands: Sequence[str] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunOptions:
@@ -185,7 +190,7 @@ def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> Re
     Args:
         file: The file the experiment was started from: Tune needs its config again.
         folder: The experiment's folder.
-        changes: Fields of `RunOptions` that were given anew.
+        changes: Fields of `RunOptions` that were given anew; `commands` are added.
 
     Raises:
         UserError: If the folder holds no experiment, or one of another algorithm.
@@ -197,7 +202,8 @@ def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> Re
         )
     warn_of_other_owner(folder)
     kept = json.loads((folder / OPTIONS_FILE).read_text())
-    options = RunOptions.of({**kept, **changes})
+    commands = [*kept.get("commands", ()), *changes.get("commands", ())]
+    options = RunOptions.of({**kept, **changes, "commands": commands})
     usable_state(folder)
     tuner = _restored_tuner(file.scaled_down() if options.smoke else file, folder, options)
     before = tuner.get_results()
@@ -266,7 +272,7 @@ def _trial_outcome(result: tune.Result) -> TrialOutcome:
     if result.error is not None:
         error_file = folder / "error.txt"
         text = error_file.read_text() if error_file.is_file() else str(result.error)
-        failure = text.strip().splitlines()[-1]
+        failure = cause_of(text)
     metrics = result.metrics or {}
     return TrialOutcome(
         folder=folder,
@@ -276,6 +282,22 @@ def _trial_outcome(result: tune.Result) -> TrialOutcome:
         failure=failure,
         metrics=metrics,
     )
+
+
+def cause_of(text: str) -> str:
+    """The last line of a failed trial's error, or what that one hides.
+
+    RLlib's `Algorithm.__repr__`, which Ray puts into the message, fails before the config is
+    validated, and hides why it is not valid. An env runner whose constructor raises is only logged
+    by RLlib, which then fails to read its spaces; `EZM` says why itself.
+    """
+    first, *later = text.strip().split(_ANOTHER_EXCEPTION)
+    if later and "in __repr__\n" in later[-1]:
+        return first.splitlines()[-1]
+    last = _MODULE_OF_ERROR.sub("", text.strip().splitlines()[-1])
+    if last.startswith("IndexError") and "in get_spaces\n" in text:
+        return "an env runner could not be created; --verbose shows why"
+    return last
 
 
 def _seeded(file: ExperimentFile, options: RunOptions) -> tuple[dict[str, Any], int]:

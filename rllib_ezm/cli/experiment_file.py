@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.importing import LIBRARY_FIRST, standard_library_first
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms import Algorithm, AlgorithmConfig
@@ -68,19 +70,25 @@ def running_as_script(path: Path) -> Iterator[None]:
     """Give a file the `sys.argv` and `sys.path` that `python FILE` would give it.
 
     So the file can import its neighbors (Ray passes the folder of `sys.argv[0]` on to its workers)
-    and never sees the options of the command line that loads it.
+    and never sees the options of the command line that loads it. The standard library comes before
+    the neighbors, here and in the workers, see `standard_library_first`.
 
     Args:
         path: The file.
     """
     argv, entries = sys.argv[:], sys.path[:]
+    library_first = os.environ.get(LIBRARY_FIRST)
     sys.argv[:] = [str(path)]
     sys.path.insert(0, str(path.parent))
+    os.environ[LIBRARY_FIRST] = "1"
+    standard_library_first()
     try:
         yield
     finally:
         sys.argv[:] = argv
         sys.path[:] = entries
+        if library_first is None:
+            del os.environ[LIBRARY_FIRST]
 
 
 def load_experiment_file(path: Path) -> ExperimentFile:
@@ -130,6 +138,8 @@ def parse_stop(text: str) -> dict[str, float]:
 def _execute(path: Path) -> ModuleType:
     """Import the file as a module that workers receive by value, since they cannot import it."""
     from ray import cloudpickle
+
+    import rllib_ezm.tasks.registrations  # noqa: F401  (what the file registers comes after)
 
     name = f"experiment_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

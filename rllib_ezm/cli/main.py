@@ -36,10 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
     """
     program = Path(sys.argv[0]).name
+    arguments = sys.argv[1:] if argv is None else list(argv)
     # RLlib imports dm_control, which warns on a machine without a display.
     warnings.filterwarnings("ignore", message=".*DISPLAY environment variable is missing")
     try:
-        code = cli.main(args=argv, prog_name=program, standalone_mode=False)
+        code = cli.main(args=arguments, prog_name=program, standalone_mode=False, obj=arguments)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else program
         return _fail(program, f"{error.format_message()} (see {command} --help)")

@@ -40,6 +40,19 @@ import click
     "its grid.",
 )
 @click.option("--published", is_flag=True, help="Show published scores of the same tasks as well.")
+@click.option(
+    "--html",
+    is_flag=True,
+    help="Write report.html as well: one page with figures, tables, settings, commands and videos.",
+)
+@click.option(
+    "--videos",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="For --html: videos of `rllib evaluate --video DIR`; repeatable. Those in the folders of "
+    "the runs are found anyway.",
+)
 def report(dirs: tuple[Path, ...], out: Path, **options: Any) -> None:
     """Write tables and figures with confidence intervals from the results in DIR...
 
@@ -48,6 +61,8 @@ def report(dirs: tuple[Path, ...], out: Path, **options: Any) -> None:
     from rllib_ezm.report import require_extra
 
     require_extra()
+    if options["videos"] and not options["html"]:
+        raise click.UsageError("--videos are for the page: add --html")
     from rllib_ezm.report.write import write_report
 
     click.echo(f"Report: {write_report(dirs, out, **options)}")

@@ -112,6 +112,7 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
         options["stop"] = parse_stop(options["stop"])
     if options["restore"] is not None:
         options["restore"] = str(check_checkpoint(options["restore"]))
+    options["commands"] = [shlex.join(["rllib", *(ctx.obj or ())])]
     changes = {name: options[name] for name in CHANGEABLE if _is_typed(ctx, name)}
     file = file.expanduser().resolve()
     with running_as_script(file):
@@ -160,6 +161,7 @@ def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any])
                 click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C saves.")
         else:
             folder = options["resume"].expanduser().resolve()
+            changes["commands"] = options["commands"]
             resumed = experiment.resume(file, folder, changes)
             if resumed.is_over:
                 click.echo("Nothing was left to do: every trial had reached its end (--stop).")
@@ -200,10 +202,6 @@ def _announce(file: ExperimentFile, folder: Path, verb: str, notes: list[str]) -
 def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
     """Print what the trials left behind and how to go on; return the exit code."""
     for trial in outcome.trials:
-        if trial.failure is not None:
-            error_file = trial.folder / "error.txt"
-            click.echo(f"{trial.folder.name} failed: {trial.failure} ({error_file})", err=True)
-            click.echo("With --verbose, the output of the workers is shown as well.", err=True)
         if trial.checkpoint is None:
             click.echo(f"No checkpoint in {trial.folder}")
             continue
@@ -213,6 +211,11 @@ def _report(file: ExperimentFile, outcome: ExperimentOutcome) -> int:
     if outcome.failed or outcome.interrupted:
         resume = ["rllib", "train", "file", str(file.path), "--resume", str(outcome.folder)]
         click.echo(f"Go on with:  {shlex.join(resume)}")
+    for trial in outcome.trials:  # last, where the eye is
+        if trial.failure is not None:
+            error_file = trial.folder / "error.txt"
+            click.echo(f"Its traceback: {error_file}; workers print with --verbose", err=True)
+            click.echo(f"{trial.folder.name} failed: {trial.failure}", err=True)
     if INTERRUPTION.signal is not None and (outcome.failed or outcome.interrupted):
         return INTERRUPTION.exit_code
     return TRIAL_FAILED if outcome.failed else 0

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import ray
+import torch
 
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.ray_internals import is_own_cluster
@@ -44,6 +45,20 @@ def check_fits(required: Mapping[str, float], bundles: Iterable[Mapping[str, flo
                 "lower num_*_per_env_runner, per_learner, per_reanalyze_worker or "
                 "per_replay_actor in the config",
             )
+
+
+def check_local_gpu(num_learners: int, num_gpus_per_learner: float) -> None:
+    """Raise if the learner of this process shall use a GPU that torch does not see.
+
+    Raises:
+        UserError: That is so.
+    """
+    if num_learners == 0 and num_gpus_per_learner and not torch.cuda.is_available():
+        raise UserError(
+            f"num_gpus_per_learner={num_gpus_per_learner:g}, but torch {torch.__version__} sees no "
+            "CUDA device here: install a CUDA build of torch on a machine with a GPU, or set "
+            ".learners(num_gpus_per_learner=0)"
+        )
 
 
 def _holds(node: Mapping[str, float], bundle: Mapping[str, float]) -> bool:

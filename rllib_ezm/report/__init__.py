@@ -2,7 +2,8 @@
 
 Data flow: `runs` (files to trials) -> `variants` (trials of one setting) -> `comparison` (variants
 on the same tasks) -> `aggregate` (numbers with intervals) -> `tables` and `figures`; `write` puts
-it together for `rllib-ezm report`. `reference` holds what others published.
+it together for `rllib-ezm report` from `blocks`, as Markdown and, by `html`, as one page.
+`reference` holds what others published.
 
 Shape legend: R runs (seeds), T tasks, P points of a curve, K thresholds.
 """

@@ -49,6 +49,7 @@ SETTINGS: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "rllib_ezm",
 }
 styled = matplotlib.rc_context(SETTINGS)

@@ -18,6 +18,9 @@ from rllib_ezm.utils.errors import UserError
 
 RESULT_FILE = "result.json"
 PARAMS_FILE = "params.json"
+RUN_FILE = "rllib_run.json"
+"""In the folder of an experiment of `rllib train file`: how it was started."""
+
 EVALUATED = "evaluation/tasks/NAME/episode_return_mean"
 
 TASKS = "env_config/tasks"
@@ -105,6 +108,8 @@ class Trial:
     Attributes:
         experiment: Name of the experiment's folder.
         name: Name of the trial's folder.
+        folder: The trial's folder.
+        commands: What was typed to start its experiment and to go on with it; empty if not known.
         seed: Its seed; None if it had none.
         config: The config's fields, nested ones joined by "/", with their values as JSON text; its
             tasks by their names, see `TASKS`.
@@ -115,6 +120,8 @@ class Trial:
 
     experiment: str
     name: str
+    folder: Path
+    commands: Sequence[str]
     seed: int | None
     config: Mapping[str, str]
     tasks: Mapping[str, TaskInfo]
@@ -175,12 +182,22 @@ def _read_trial(folder: Path) -> Trial:
     return Trial(
         experiment=folder.parent.name,
         name=folder.name,
+        folder=folder,
+        commands=_commands(folder.parent / RUN_FILE),
         seed=params.get("seed"),
         config=config,
         tasks=tasks,
         curves=_curves(results, params.get("evaluation_interval")),
         gradients=_gradients(results, list(tasks)),
     )
+
+
+def _commands(file: Path) -> list[str]:
+    """The commands that `rllib train file` keeps in the folder of an experiment."""
+    if not file.is_file():
+        return []
+    kept = json.loads(file.read_text(encoding="utf-8")).get("commands", [])
+    return [str(command) for command in kept]
 
 
 def _results(file: Path) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""Rows of the report's tables, as CSV and as Markdown."""
+"""Rows of the report's tables, and their CSV files."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rllib_ezm.report.aggregate import (
 from rllib_ezm.report.budgets import budget
 from rllib_ezm.report.comparison import Comparison
 from rllib_ezm.report.reference import POLICIES, PublishedScore, reference_returns
-from rllib_ezm.report.variants import Variant, readable
+from rllib_ezm.report.variants import UNSET, Variant, readable
 
 Row = dict[str, Any]
 
@@ -201,6 +201,21 @@ def readable_info_rows(rows: Sequence[Row]) -> list[Row]:
     return list(table.values())
 
 
+def setting_rows(variants: Sequence[Variant]) -> list[Row]:
+    """A row per config field that any two trials disagree on, seeds aside; a column per variant."""
+    everything = Variant("", [trial for variant in variants for trial in variant.trials])
+    return [
+        {"setting": field}
+        | {
+            variant.name: " or ".join(
+                dict.fromkeys(readable(t.config.get(field, UNSET)) for t in variant.trials)
+            )
+            for variant in variants
+        }
+        for field in everything.differing_fields()
+    ]
+
+
 def setting_notes(variants: Sequence[Variant]) -> list[str]:
     """Sentences on variants whose trials disagree on a config field, seeds aside."""
     notes = []
@@ -221,20 +236,6 @@ def write_csv(file: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table; numbers to the right, None as an empty cell."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    words = {"task", "variant", "experiment", "method", "source"}
-    lines = [
-        "| " + " | ".join(columns) + " |",
-        "|" + "|".join("---" if column in words else "---:" for column in columns) + "|",
-    ]
-    for row in rows:
-        cells = ("" if row.get(column) is None else str(row[column]) for column in columns)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
 
 
 def _at(column: np.ndarray | None, point: int) -> float | None:

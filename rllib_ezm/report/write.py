@@ -7,14 +7,17 @@ from pathlib import Path
 
 from rllib_ezm.report import figures, gradients, tables
 from rllib_ezm.report.aggregate import CONFIDENCE, NUM_RESAMPLES, STATISTICS
+from rllib_ezm.report.blocks import Block, Figure, Heading, Items, Table, Text, to_markdown
 from rllib_ezm.report.budgets import BUDGET_TOLERANCE, within_budget
 from rllib_ezm.report.comparison import Comparison, compare
+from rllib_ezm.report.html import find_videos, write_page
 from rllib_ezm.report.reference import PublishedScore, published_scores
 from rllib_ezm.report.runs import Trial, find_trials
 from rllib_ezm.report.variants import Variant, group_trials
 from rllib_ezm.utils.errors import UserError
 
 REPORT_FILE = "report.md"
+PAGE_FILE = "report.html"
 POLICIES_NOTE = (
     "Random and do nothing (zero action): means of 20 episodes at action repeat 2. On `hb:` tasks: "
     "of 10 episodes, and of one with the action that aims at the start pose."
@@ -36,6 +39,8 @@ def write_report(
     group_by: Sequence[str] = (),
     published: bool = False,
     max_env_steps: float | None = None,
+    html: bool = False,
+    videos: Sequence[Path] = (),
 ) -> Path:
     """Write tables and figures of Tune results.
 
@@ -48,9 +53,12 @@ def write_report(
         group_by: Config fields that tell variants apart, see `group_trials`.
         published: Also show published scores of the same tasks.
         max_env_steps: Compare after so many env steps per task; None: at the end of each run.
+        html: Also write `report.html`, a page with the figures, the settings that differ, the
+            commands and the videos in it.
+        videos: Folders of further videos for the page, see `find_videos`.
 
     Returns:
-        The path of `report.md`.
+        The path of `report.md`, or of the page if there is one.
 
     Raises:
         UserError: If there are no results, a name is unknown, or `out` is a file.
@@ -75,18 +83,27 @@ def write_report(
         notes.append("No published score has the name of one of these tasks.")
     out.mkdir(parents=True, exist_ok=True)
     names = _write_figures(out, variants, comparisons, statistic, reference, scores)
-    text = _write_tables(out, variants, comparisons, statistic, reference)
-    sections = [
-        _introduction(statistic),
-        *text,
-        *(f"![{name}]({name}.png)" for name in names),
+    blocks: list[Block] = [
+        Heading("Report", 1),
+        Text(_introduction(statistic)),
+        *_write_tables(out, variants, comparisons, statistic, reference),
+        *map(Figure, names),
         *(_published_section(scores) if scores else []),
-        "## Notes",
-        "\n".join(f"* {note}" for note in notes) or "None.",
     ]
+    ending: list[Block] = [Heading("Notes"), Items(notes)]
     file = out / REPORT_FILE
-    file.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    return file
+    file.write_text(to_markdown([*blocks, *ending]), encoding="utf-8")
+    if not html:
+        return file
+    page = out / PAGE_FILE
+    settings: list[Block] = [Heading("Settings that differ between runs"), *_settings(variants)]
+    write_page(page, [*blocks, *settings, *ending], trials, find_videos(trials, videos))
+    return page
+
+
+def _settings(variants: Sequence[Variant]) -> list[Block]:
+    rows = tables.setting_rows(variants)
+    return [Table(rows)] if rows else [Text("None but the seed.")]
 
 
 def _budget_note(max_env_steps: float) -> str:
@@ -110,7 +127,7 @@ def _omission_notes(unevaluated: Sequence[str], late: Sequence[Trial]) -> list[s
 
 def _introduction(statistic: str) -> str:
     return (
-        f"# Report\n\nStatistic `{statistic}`: {STATISTICS[statistic]}. Brackets: "
+        f"Statistic `{statistic}`: {STATISTICS[statistic]}. Brackets: "
         f"{CONFIDENCE:.0%} percentile bootstrap interval over runs ({NUM_RESAMPLES} resamples, "
         "each task resamples its own runs); a single seed has none. Score: (return - random) / "
         "(success - random), eq. 13 of arXiv:2603.01452. An env step is one decision of the agent. "
@@ -124,39 +141,39 @@ def _write_tables(
     comparisons: Sequence[Comparison],
     statistic: str,
     reference: str | None,
-) -> list[str]:
-    """Write the CSV files; return the Markdown tables with their headings."""
+) -> list[Block]:
+    """Write the CSV files; return the tables with their headings."""
     tasks = tables.task_rows(variants, statistic)
     tables.write_csv(out / "scores.csv", tasks)
     tables.write_csv(out / "curves.csv", tables.curve_rows(variants))
     aggregates = tables.aggregate_rows(comparisons, statistic, reference)
     if aggregates:
         tables.write_csv(out / "aggregates.csv", aggregates)
-    sections = [
-        "## Per task",
-        tables.markdown(tables.readable_task_rows(tasks)),
-        POLICIES_NOTE,
+    sections: list[Block] = [
+        Heading("Per task"),
+        Table(tables.readable_task_rows(tasks)),
+        Text(POLICIES_NOTE),
         *_info_section(out, variants, statistic),
-        "## Over tasks",
-        SCORES_NOTE if reference is None else f"{SCORES_NOTE} {TEST_NOTE}",
+        Heading("Over tasks"),
+        Text(SCORES_NOTE if reference is None else f"{SCORES_NOTE} {TEST_NOTE}"),
     ]
     for comparison in comparisons:
         key = " ".join(comparison.tasks)
         rows = [row for row in aggregates if row["tasks"] == key]
         sections += [
-            f"{len(comparison.tasks)} tasks: {', '.join(comparison.tasks)}",
-            tables.markdown(tables.readable_aggregate_rows(rows)),
+            Text(f"{len(comparison.tasks)} tasks: {', '.join(comparison.tasks)}"),
+            Table(tables.readable_aggregate_rows(rows)),
         ]
-    return [*sections, "## Runs", tables.markdown(tables.run_rows(variants)), "## Figures"]
+    return [*sections, Heading("Runs"), Table(tables.run_rows(variants)), Heading("Figures")]
 
 
-def _info_section(out: Path, variants: Sequence[Variant], statistic: str) -> list[str]:
+def _info_section(out: Path, variants: Sequence[Variant], statistic: str) -> list[Block]:
     """Write the CSV file of the environments' metrics; return their section, if there are any."""
     rows = tables.info_rows(variants, statistic)
     if not rows:
         return []
     tables.write_csv(out / "info.csv", rows)
-    return ["## Metrics of the environments", tables.markdown(tables.readable_info_rows(rows))]
+    return [Heading("Metrics of the environments"), Table(tables.readable_info_rows(rows))]
 
 
 def _write_figures(
@@ -183,13 +200,13 @@ def _write_figures(
     return list(drawn)
 
 
-def _published_section(scores: Sequence[PublishedScore]) -> list[str]:
+def _published_section(scores: Sequence[PublishedScore]) -> list[Block]:
     sources = dict.fromkeys(score.source for score in scores)
     return [
-        "## Published scores",
-        "What the steps of each source mean:",
-        "\n".join(f"* {source.citation}. {source.x_axis}" for source in sources),
-        tables.markdown(tables.published_rows(scores)),
+        Heading("Published scores"),
+        Text("What the steps of each source mean:"),
+        Items([f"{source.citation}. {source.x_axis}" for source in sources]),
+        Table(tables.published_rows(scores)),
     ]
 
 

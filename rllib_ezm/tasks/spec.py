@@ -16,11 +16,18 @@ import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
 from rllib_ezm.tasks.padding import flat_dims
+from rllib_ezm.tasks.registrations import own_registrations, register_missing
+
+_REGISTRATIONS = "registrations"
+"""Key of a pickled `TaskSpec`: the user's own registrations in Gymnasium."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
     """One task: a factory for its environment, and the constants of its score.
+
+    A pickled spec takes along what this process has registered in Gymnasium, so that `make` finds
+    it in other processes too, and where a checkpoint is opened.
 
     Attributes:
         name: Unique name, e.g. "dmc:walker-run". It becomes part of metric keys, so it must not
@@ -112,6 +119,16 @@ class TaskSpec:
             return flat_dims(env, self.name)
         finally:
             env.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields and the registrations that `make` may need."""
+        return {**self.__dict__, _REGISTRATIONS: own_registrations()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Registers what is not registered here; checkpoints of earlier commits hold nothing."""
+        state = dict(state)
+        register_missing(state.pop(_REGISTRATIONS, ()))
+        self.__dict__.update(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TaskSpec:
         """Returns itself: a spec never changes, and copies of a config have equal tasks."""

@@ -1,8 +1,10 @@
-"""The user's own modules that a checkpoint needs: where they were, and an error without them."""
+"""The user's own modules: behind the standard library, and found where a checkpoint needs them."""
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,33 @@ from rllib_ezm.utils.ownership import warn_of_other_owner
 
 IMPORT_FOLDERS = "import_folders"
 """Key of a manifest: the folders that modules were imported from, without those of Python."""
+
+LIBRARY_FIRST = "RLLIB_EZM_STANDARD_LIBRARY_FIRST"
+"""Environment variable: set where this process and its workers put the standard library first."""
+
+
+def standard_library_first() -> None:
+    """Move what stands before the standard library in `sys.path` behind it, but for `PYTHONPATH`.
+
+    So a file `code.py` beside a training file does not hide Python's module `code`, which torch
+    imports; a neighbor still wins over an installed package of its name. Ray puts the folder of the
+    training file and the current one before all others in its workers.
+    """
+    library = sysconfig.get_path("stdlib")
+    if library not in sys.path:
+        return
+    wanted = {os.path.abspath(e) for e in os.environ.get("PYTHONPATH", "").split(os.pathsep) if e}
+    moved = [
+        entry
+        for entry in sys.path[: sys.path.index(library)]
+        if os.path.abspath(entry) not in wanted and Path(entry).suffix != ".zip"
+    ]
+    for entry in moved:
+        sys.path.remove(entry)
+    behind = sys.path.index(library) + 1
+    while behind < len(sys.path) and Path(sys.path[behind]).name == "lib-dynload":
+        behind += 1
+    sys.path[behind:behind] = moved
 
 
 def import_folders() -> list[str]:

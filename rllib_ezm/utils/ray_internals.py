@@ -7,6 +7,8 @@ them, this module and `tests/utils/test_ray_internals.py` are the places to look
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
@@ -101,8 +104,83 @@ def reconfigure(
         local._resume_config.finished = ResumeConfig.ResumeType.RESUME
 
 
+class EnvRunnerCreationError(RuntimeError):
+    """The constructor of a remote env runner raised."""
+
+
+class _CreationFailures(logging.Handler):
+    """What RLlib logs of env runners that could not be created."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    @override(logging.Handler)
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("Validation of EnvRunner failed"):
+            self.messages.append(record.getMessage())
+
+    def check(self, error: Exception | None = None) -> None:
+        """Raise for the first of them; its last line is that of the traceback.
+
+        Without an `error`, only if its constructor raised: a lost process is started again.
+        """
+        for message in self.messages:
+            if error is None and "creation task" not in message:
+                continue
+            cause = message.strip().splitlines()[-1]
+            raise EnvRunnerCreationError(f"an env runner could not be created: {cause}") from error
+
+
 class OpenAlgorithm(Algorithm):
-    """RLlib's `Algorithm` with what a checkpoint of our own needs."""
+    """RLlib's `Algorithm` with what a checkpoint of our own needs, and errors that name a cause."""
+
+    def __repr__(self) -> str:
+        """RLlib's own reads `config`, which is None until it has been validated.
+
+        Without it, an error of `validate` in a Ray actor would be replaced by one of `__repr__`.
+        """
+        return type(self).__name__ if self.config is None else super().__repr__()
+
+    @override(Algorithm)
+    def setup(self, config: AlgorithmConfig) -> None:
+        """RLlib's, which only logs why an env runner could not be created.
+
+        Private: the log of `ray.rllib.env.env_runner_group`. Without it, the error would be
+        `IndexError: list index out of range`, or none where only some cannot be created.
+
+        Raises:
+            EnvRunnerCreationError: An env runner could not be created; says why.
+        """
+        failures = _CreationFailures()
+        logger = logging.getLogger(EnvRunnerGroup.__module__)
+        logger.addHandler(failures)
+        try:
+            super().setup(config)
+        except IndexError as error:
+            failures.check(error)
+            raise
+        finally:
+            logger.removeHandler(failures)
+        failures.check()
+
+    def create_evaluation_runners(self) -> None:
+        """Env runners as RLlib creates them where there is an `evaluation_interval`.
+
+        Private: `Algorithm._get_env_id_and_creator`. Without it, `evaluate()` would need one.
+        """
+        config = self.evaluation_config
+        _, env_creator = self._get_env_id_and_creator(config.env, config)
+        self.eval_env_runner_group = EnvRunnerGroup(
+            env_creator=env_creator,
+            validate_env=None,
+            default_policy_class=None,
+            config=config,
+            logdir=self.logdir,
+            tune_trial_id=self.trial_id,
+            local_env_runner=config.create_local_env_runner,
+            pg_offset=self.config.num_env_runners,
+        )
 
     @property
     def runs_under_tune(self) -> bool:
@@ -149,6 +227,27 @@ class OpenAlgorithm(Algorithm):
         Without it, the rule for `components` and `not_components` would be written twice.
         """
         return bool(self._check_component(component, components, not_components))
+
+
+def accept_relative_paths() -> None:
+    """Let RLlib's `Algorithm.from_checkpoint` take relative paths, also as a `pathlib.Path`.
+
+    Replaces the method: pyarrow takes a relative path for a URI without a scheme. Without it, only
+    `EZM.from_checkpoint` would take them.
+    """
+    original = Algorithm.from_checkpoint.__func__
+
+    @functools.wraps(original)
+    def from_checkpoint(cls: Any, path: Any, filesystem: Any = None, **kwargs: Any) -> Algorithm:
+        if filesystem is None and isinstance(path, str | Path) and "://" not in str(path):
+            path = str(Path(path).absolute())
+        algorithm: Algorithm = original(cls, path, filesystem, **kwargs)
+        return algorithm
+
+    Algorithm.from_checkpoint = classmethod(from_checkpoint)
+
+
+accept_relative_paths()
 
 
 class OpenLearner(TorchLearner):

@@ -142,3 +142,44 @@ def test_exit_codes(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "memory_bytes", lambda: 1)
     assert main(["doctor", str(EXAMPLE)]) == 1
     assert "lower capacity_per_task" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("runners", "cores", "status", "fix"),
+    [(0, 1, OK, ""), (1, 1, OK, ""), (3, 4, OK, ""), (4, 4, WARNING, "num_env_runners=3")],
+)
+def test_env_runners_are_compared_with_the_cores(runners, cores, status, fix):
+    finding = doctor.env_runners(runners, cores)
+    assert finding.status == status
+    assert fix in finding.fix
+    assert bool(finding.fix) == bool(fix)
+
+
+@pytest.mark.parametrize(
+    ("count", "each", "gpus", "status", "fix"),
+    [
+        (0, 0, 0, OK, ""),
+        (0, 1, 0, FAILURE, ".learners(num_learners=0, num_gpus_per_learner=0)"),
+        (4, 1, 2, FAILURE, ".learners(num_learners=2, num_gpus_per_learner=1)"),
+        (2, 0.5, 1, OK, ""),
+        (0, 0, 1, NOTE, ".learners(num_gpus_per_learner=1)"),
+    ],
+)
+def test_learners_are_compared_with_the_gpus(count, each, gpus, status, fix):
+    finding = doctor.learners(count, each, gpus)
+    assert finding.status == status
+    assert fix in finding.fix
+
+
+def test_a_file_that_asks_for_more_than_is_here_says_so(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "large.py"
+    path.write_text(
+        EXAMPLE.read_text()
+        + "\nconfig.env_runners(num_env_runners=64).learners(num_gpus_per_learner=1)\n"
+    )
+    monkeypatch.setattr(doctor, "num_cores", lambda: 8)
+    monkeypatch.setattr(doctor, "num_gpus", lambda: 0)
+    assert main(["doctor", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "warning env runners: 64, on 8 cores" in out
+    assert "failure learners: 1, with 1 GPUs in all, of 0 here" in out

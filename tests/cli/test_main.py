@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -149,7 +151,9 @@ def test_a_file_sees_its_own_arguments_and_neighbors(tmp_path: Path) -> None:
     argv, path = sys.argv[:], sys.path[:]
     with running_as_script(tmp_path / "x.py"):
         assert sys.argv == [str(tmp_path / "x.py")]
-        assert sys.path[0] == str(tmp_path)
+        library = sys.path.index(sysconfig.get_path("stdlib"))
+        packages = sys.path.index(sysconfig.get_path("purelib"))
+        assert library < sys.path.index(str(tmp_path)) < packages
     assert (sys.argv, sys.path) == (argv, path)
 
 
@@ -215,6 +219,9 @@ def test_a_failed_trial_exits_with_1_and_resumes_from_its_checkpoint(
     assert "Resuming after 4 iterations" in out
     assert "iter 1 " not in out
     assert out.count("iter 3") == 2
+    kept = json.loads((folder / "rllib_run.json").read_text())["commands"]
+    first = ["train", "file", str(ppo_file), *options]
+    assert kept == [shlex.join(["rllib", *arguments]) for arguments in (first, resume)]
     assert len(list(folder.glob("*/checkpoint_000002"))) == 2
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.tiny import tiny_config
 from ray import tune
 
@@ -64,3 +65,19 @@ def test_a_process_must_fit_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None
     found = r"asks for 2 CPU and 1 GPU, but no node of Ray has that: 1 CPU and 1 GPU; 4 CPU and 0"
     with pytest.raises(UserError, match=found):
         resources.check_fits({}, [{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}])
+
+
+@pytest.mark.parametrize(
+    ("learners", "message"),
+    [
+        ({"num_gpus_per_learner": 1}, "num_gpus_per_learner=1, but torch .* sees no CUDA device"),
+        ({"num_learners": 1, "num_gpus_per_learner": 1}, "asks for 1 GPU, but Ray has 0"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_named_at_once(
+    learners: dict[str, int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = tiny_config(["gym:Pendulum-v1"]).learners(**learners)
+    with pytest.raises(UserError, match=message):
+        config.build_algo()
