@@ -34,9 +34,11 @@ def evaluate_checkpoint(
         path: Folder written by `Algorithm.save_to_path` or by Tune.
         episodes: Full episodes per task.
         video_dir: Folder for one mp4 per task; None for none.
-        num_simulations: S of the search; 0 acts with the policy mean; None as trained.
+        num_simulations: S of the search; 0 acts with the policy mean; None as in the run's
+            own evaluations.
         seed: Seed of the environments; None as trained.
-        protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as trained.
+        protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as the
+            run's own evaluations.
 
     Raises:
         UserError: If `path` is not such a checkpoint.
@@ -70,17 +72,19 @@ def load_env_runner(
 ) -> MultiTaskEnvRunner:
     """An env runner with a checkpoint's weights, `episodes` slots per task.
 
+    It plays by the checkpoint's own `evaluation_config`, as the evaluations of the run did, except
+    for what an argument sets.
+
     Raises:
         UserError: If `path` holds no checkpoint of an algorithm that uses `MultiTaskEnvRunner`.
     """
     config = load_config(path)
-    config = config.copy(copy_frozen=False)
     if not issubclass(config.env_runner_cls, MultiTaskEnvRunner):
         raise UserError(
             f"{path} was trained without rllib_ezm's MultiTaskEnvRunner; `rllib evaluate` needs it "
             "to play every task: set config.env_runners(env_runner_cls=MultiTaskEnvRunner)."
         )
-    config.in_evaluation = True
+    config = config.get_evaluation_config_object()
     config.num_env_runners = 0
     config.evaluation(evaluation_duration=episodes, evaluation_duration_unit="episodes")
     config.explore = False

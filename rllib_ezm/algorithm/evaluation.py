@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -56,7 +57,7 @@ def evaluate_per_task(
         logger.warning("An env runner was lost in this evaluation, which does not count.")
         return {}, 0, 0
     played = [episode for episodes in results for episode in episodes]
-    options = algorithm.config.env_config
+    options = evaluation_config_of(algorithm).env_config
     specs = resolve_tasks(options["tasks"])
     report = to_report(specs, played, protocol_of(options))
     log = algorithm.metrics.log_value
@@ -114,6 +115,11 @@ def play_beside(
 
     work_until(over)
     return list(results.values())
+
+
+def evaluation_config_of(algorithm: Algorithm) -> AlgorithmConfig:
+    """The config that an algorithm's evaluations are played with."""
+    return algorithm.evaluation_config or algorithm.config
 
 
 def protocol_of(env_config: dict[str, Any]) -> str:
