@@ -51,3 +51,23 @@ def test_a_checkpoint_is_evaluated_as_in_its_run(
     assert runner.config.explore is False
     other = evaluate_checkpoint(path, episodes=1, num_simulations=4, protocol="benchmark")
     assert (other.protocol, other.tasks[0].lengths) == ("benchmark", [FALL])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"env_config": {"tasks": [scripted_task(4)]}}, "the tasks that were trained, in their"),
+        ({"env_config": {"termination": "never"}}, "termination='never' must be one of"),
+        ({"env_config": {"terminations": "ignore"}}, "Did you mean termination"),
+        ({"explore": True}, "without exploration"),
+        ({"num_simulation_at_eval": 2}, "Did you mean num_simulations_at_eval"),
+        ({"num_simulations_at_eval": "2"}, "num_simulations_at_eval='2' must be an integer"),
+    ],
+)
+def test_a_wrong_evaluation_config_is_refused_before_the_run(
+    changes: dict[str, object], says: str
+) -> None:
+    config: EZMConfig = tiny_config([scripted_task(FALL)])
+    config.evaluation(evaluation_config=changes)
+    with pytest.raises((ValueError, AttributeError), match=says):
+        config.validate()
