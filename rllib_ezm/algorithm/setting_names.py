@@ -42,14 +42,13 @@ class UnknownSettingError(AttributeError, ValueError):
     """A name that is no setting."""
 
 
-@functools.cache
 def setter_of(config_class: type[Any]) -> Mapping[str, str]:
     """Name of each setting that is read -> the method of the config that sets it."""
     own = own_settings()
     return MappingProxyType(
         {
             name: setter
-            for setter in (*SETTERS, *GROUPS, TASKS)
+            for setter in reversed((*SETTERS, *GROUPS, TASKS))  # RLlib has some in two
             for name in arguments(getattr(config_class, setter))
             if setter == TASKS or name in own or not (name in UNREAD or is_deprecated(name))
         }
