@@ -451,7 +451,7 @@ def unread(config: Any, expected: dict[str, Any]) -> str | None:
         key = attribute(name)
         default = expected.get(key, _defaults()[key])
         value = values.get(key, default)
-        if value is not default and repr(value) != repr(default):
+        if value != default and repr(value) != repr(default):
             long = max(len(repr(value)), len(repr(default))) > 80
             given, leave = ("", "") if long else (f"={value!r}", f" Leave it at {default!r}.")
             return f"EZM does not read {name}{given}: {instead}.{leave}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 import pytest
 from helpers.tiny import scripted_task, tiny_config
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.tune.utils.serialization import TuneFunctionDecoder, TuneFunctionEncoder
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.rllib_settings import (
@@ -201,10 +203,12 @@ def test_a_subclass_may_have_settings_of_its_own() -> None:
         write(config, "my_settings", 6)
 
 
-def test_a_dict_of_all_settings_builds_the_config_again() -> None:
+def test_a_config_survives_a_dict_and_the_json_of_tune() -> None:
     config = small_config().training(lr=3e-4).learners(num_learners=0)
+    stored = json.dumps(config.to_dict(), cls=TuneFunctionEncoder)
+    decoded = TuneFunctionDecoder(allow_cloudpickle=True).decode(stored)
+    EZMConfig().update_from_dict(decoded).validate()
     rebuilt = EZMConfig().update_from_dict(config.to_dict())
-    rebuilt.validate()
     for name in (*defaults(RLlibSettings), *OWN):
         assert getattr(rebuilt, name) == getattr(config, name), name
 
