@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR
 
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import protocol_of, to_report
@@ -15,6 +16,9 @@ from rllib_ezm.tasks.protocol import PROTOCOLS
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.importing import importable
+
+CONNECTOR_FOLDERS = (Path("env_runner"), Path())
+"""Where a checkpoint has the states of its connectors; the second without a local env runner."""
 
 MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
 
@@ -96,7 +100,20 @@ def load_env_runner(
         config.env_config = {**config.env_config, "termination": PROTOCOLS[protocol]}
     runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
     runner.module.restore_from_path(path / MODULE_PATH)
+    runner.restore_connectors(path / connector_folder(path))
     return runner
+
+
+def connector_folder(path: Path) -> Path:
+    """The folder of a checkpoint that has its connectors' states.
+
+    Raises:
+        UserError: There is none.
+    """
+    for folder in CONNECTOR_FOLDERS:
+        if (path / folder / COMPONENT_ENV_TO_MODULE_CONNECTOR).is_dir():
+            return folder
+    raise UserError(f"{path} lacks the states of its connectors: it is no whole checkpoint.")
 
 
 def load_config(path: Path) -> AlgorithmConfig:
@@ -112,7 +129,12 @@ def load_config(path: Path) -> AlgorithmConfig:
         )
     manifest = None
     if (path / MANIFEST_FILE).is_file():  # other algorithms on our env runner write none
-        manifest = verify(path, within=(arguments.name, MODULE_PATH.as_posix()))
+        folder = connector_folder(path)
+        connectors = [
+            (folder / name).as_posix()
+            for name in (COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR)
+        ]
+        manifest = verify(path, within=(arguments.name, MODULE_PATH.as_posix(), *connectors))
     with importable(path, manifest), arguments.open("rb") as file:
         stored = pickle.load(file)["ctor_args_and_kwargs"]
     config = stored[0][0] if stored[0] else stored[1]["config"]

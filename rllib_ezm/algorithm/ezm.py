@@ -29,7 +29,7 @@ from rllib_ezm.algorithm.batches import shard_for_learners, to_chunk
 from rllib_ezm.algorithm.checkpoint_summary import write_summary
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
-    PlayedEpisode,
+    Played,
     count_env_failures,
     ended_by_physics_error,
     info_metrics,
@@ -225,7 +225,7 @@ class EZM(ResumableAlgorithm):
         """The protocol that evaluations play by, which need not be that of training."""
         return protocol_of(evaluation_config_of(self).env_config)
 
-    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Played]:
         """An evaluation's episodes; asynchronous training goes on beside remote env runners."""
         if self.pipeline is None or env_runner_group.num_remote_env_runners() == 0:
             return play_and_wait(env_runner_group)
