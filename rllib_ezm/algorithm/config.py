@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilter
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
@@ -188,6 +189,12 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         self, env: Any = None, spaces: Any = None, device: Any = None
     ) -> ConnectorV2:
         pipeline: Any = super().build_env_to_module_connector(env, spaces, device)
+        for connector in pipeline.connectors:
+            if isinstance(connector, FlattenObservations | MeanStdFilter):
+                raise ValueError(
+                    f"{type(connector).__name__} is not for EZM, which takes observations as a "
+                    "Dict with the task's id and normalizes them itself: leave it out."
+                )
         if self.cross_task_probability:
             pipeline.prepend(CrossTaskExploration(self.get_task_set(), self.cross_task_probability))
         return pipeline

@@ -187,8 +187,8 @@ CHECKED_IN_CONTEXT = (
 _TASKS = 'EZM plays its tasks: .tasks(["dmc:walker-run", ...])'
 _ACTIONS = "EZM's actions are in [-1, 1] and scaled to each task's own bounds"
 _OBSERVATIONS = (
-    "a connector can change observations: .env_runners(env_to_module_connector=...), e.g. with "
-    "RLlib's MeanStdFilter"
+    "EZM normalizes observations itself; a connector of your own may change them before: "
+    ".env_runners(env_to_module_connector=...)"
 )
 _NETWORKS = "EZM's networks are set by .world_model(latent_dim=..., num_blocks=...)"
 _OPTIMIZER = "EZM's optimizer is Adam, set by .training(lr=..., weight_decay=..., grad_clip=...)"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from helpers.scripted_env import ScriptedEnv
 from helpers.tiny import tiny_config
 from ray.rllib.callbacks.callbacks import RLlibCallback
@@ -25,7 +24,6 @@ from rllib_ezm.algorithm.env_runner import (
     PlayedEpisode,
 )
 from rllib_ezm.algorithm.ezm import EZM
-from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.tasks.spec import TaskSpec
 from rllib_ezm.tasks.vector import SlotVector
 
@@ -34,6 +32,15 @@ SHORT, LONG = 3, 60
 
 ASKED = 2
 """Episodes of each task in an evaluation."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models wait for each other's threads where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class CostEnv(ScriptedEnv):
@@ -63,7 +70,8 @@ class Costs(RLlibCallback):
         **kwargs: Any,
     ) -> None:
         chunks = [*prev_episode_chunks, episode]
-        cost = sum(info["cost"] for chunk in chunks for info in chunk.get_infos() if "cost" in info)
+        # The first info of a chunk is that of a reset, or the last one of the chunk before.
+        cost = sum(info["cost"] for chunk in chunks for info in chunk.get_infos()[1:])
         task = env.envs[env_index].unwrapped.next_task
         assert episode.custom_data[TASK_ID] == task
         metrics_logger.log_value(("cost", f"task{task}"), cost, reduce="mean")
@@ -73,6 +81,7 @@ class Costs(RLlibCallback):
 def costs_config() -> EZMConfig:
     config = tiny_config([cost_task(SHORT), cost_task(LONG)]).callbacks(Costs)
     config.reporting(min_sample_timesteps_per_iteration=2 * LONG)
+    config.training(num_steps_sampled_before_learning_starts=10_000)
     config.search(num_simulations=1, num_candidates=2, policy_candidates=1)
     return config.evaluation(evaluation_interval=1, evaluation_duration=ASKED)
 
@@ -95,18 +104,17 @@ def test_what_is_logged_at_the_end_of_an_episode_arrives(ray_cluster: None, remo
         assert evaluated["ended"] == {"task0": ASKED, "task1": ASKED}, "once for each counted one"
         assert evaluated["cost"] == {"task0": total(SHORT), "task1": total(LONG)}
         assert evaluated["num_episodes"] == 2 * ASKED
+    for result in results[:1]:  # later, a task may have ended no episode
         trained = result["env_runners"]
         assert trained["cost"]["task0"] == total(SHORT)
-        assert trained["ended"]["task0"] == result["env_runners"]["num_episodes"] - trained.get(
-            "ended", {}
-        ).get("task1", 0)
+        assert sum(trained["ended"].values()) == trained["num_episodes"]
 
 
 class Recorder(RLlibCallback):
     """Counts the calls of each hook on an env runner, and looks at what they are given."""
 
-    calls: Counter[str] = Counter()
-    steps: Counter[str] = Counter()
+    calls: ClassVar[Counter[str]] = Counter()
+    steps: ClassVar[Counter[str]] = Counter()
 
     def on_environment_created(self, *, env: Any, env_context: Any, env_runner: Any, **kw: Any):
         assert isinstance(env, SlotVector)
@@ -183,63 +191,29 @@ ALGORITHM_HOOKS = (
     "on_train_result",
     "on_evaluate_start",
     "on_evaluate_end",
-    "on_env_runners_recreated",
     "on_checkpoint_loaded",
 )
-"""Hooks that are called in the algorithm's process, as functions of `.callbacks()`."""
+"""Hooks in the algorithm's process, as functions; `test_recovery` has the one for restarts."""
 
 
-class Watched(RLlibCallback):
-    """Looks at a restart: the env runners in question can be reached."""
-
-    recreated: list[int] = []
-
-    def on_env_runners_recreated(
-        self, *, algorithm: Any, env_runner_group: Any, env_runner_indices: Any, **kwargs: Any
-    ) -> None:
-        assert kwargs["is_evaluation"] is False
-        tasks: list[TaskSet] = env_runner_group.foreach_env_runner(
-            lambda runner: runner.tasks,
-            remote_worker_ids=env_runner_indices,
-            local_env_runner=False,
-        )
-        assert len(tasks) == len(env_runner_indices)
-        self.recreated.extend(env_runner_indices)
-
-
-@pytest.fixture
-def calls() -> Iterator[Counter[str]]:
-    Watched.recreated.clear()
-    yield Counter()
-
-
-def test_the_hooks_of_the_algorithm_are_called(
-    ray_cluster: None, calls: Counter[str], tmp_path: Path
-) -> None:
+def test_the_hooks_of_the_algorithm_are_called(ray_cluster: None, tmp_path: Path) -> None:
+    calls: Counter[str] = Counter()
     hooks: dict[str, Callable[..., None]] = {
         hook: functools.partial(note, calls, hook) for hook in ALGORITHM_HOOKS
     }
-    config = costs_config().callbacks(Watched, **hooks).env_runners(num_env_runners=2)
-    config.fault_tolerance(delay_between_env_runner_restarts_s=0)
-    config.evaluation(evaluation_duration=1)
-    # Functions that count here must stay those of this process: RLlib copies a config.
+    config = costs_config().tasks([cost_task(SHORT)]).callbacks(RLlibCallback, **hooks)
+    # The functions count in this process and must stay the same: RLlib copies a config.
     algorithm: EZM = config.build_algo(use_copy=False)
     try:
-        algorithm.train()
-        (pid, _) = algorithm.env_runner_group.foreach_env_runner(
-            lambda runner: os.getpid(), local_env_runner=False
-        )
-        os.kill(pid, signal.SIGKILL)
-        for _ in range(40):
+        for _ in range(2):
             algorithm.train()
-            if algorithm.num_env_runner_restarts:
-                break
-        folder = algorithm.save(str(tmp_path / "checkpoint")).checkpoint.path
-        algorithm.load_checkpoint(folder)
+        algorithm.load_checkpoint(algorithm.save(str(tmp_path / "checkpoint")).checkpoint.path)
     finally:
         algorithm.stop()
-    assert algorithm.num_env_runner_restarts == len(Watched.recreated) == 1
-    assert calls["on_env_runners_recreated"] == 1
-    assert calls["on_algorithm_init"] == calls["on_checkpoint_loaded"] == 1
-    assert calls["on_train_result"] == calls["on_evaluate_start"] == algorithm.iteration
-    assert calls["on_evaluate_end"] == algorithm.iteration
+    assert calls == {
+        "on_algorithm_init": 1,
+        "on_train_result": 2,
+        "on_evaluate_start": 2,
+        "on_evaluate_end": 2,
+        "on_checkpoint_loaded": 1,
+    }
