@@ -136,12 +136,9 @@ def load_config(path: Path) -> AlgorithmConfig:
         ]
         manifest = verify(path, within=(arguments.name, MODULE_PATH.as_posix(), *connectors))
     with importable(path, manifest), arguments.open("rb") as file:
-        stored = pickle.load(file)["ctor_args_and_kwargs"]
-    config = stored[0][0] if stored[0] else stored[1]["config"]
-    return config if not isinstance(config, dict) else _from_dict(config)
-
-
-def _from_dict(config: dict[str, Any]) -> Any:
-    from rllib_ezm.algorithm.config import EZMConfig
-
-    return EZMConfig().update_from_dict(config)
+        stored = pickle.load(file)
+    args, kwargs = stored["ctor_args_and_kwargs"]
+    config: Any = args[0] if args else kwargs["config"]
+    if isinstance(config, dict):
+        config = stored["class"].get_default_config().update_from_dict(config)
+    return config

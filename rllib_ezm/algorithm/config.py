@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilter
+from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
@@ -190,7 +191,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
     ) -> ConnectorV2:
         pipeline: Any = super().build_env_to_module_connector(env, spaces, device)
         for connector in pipeline.connectors:
-            if isinstance(connector, FlattenObservations | MeanStdFilter):
+            if isinstance(connector, (FlattenObservations, MeanStdFilter)):
                 raise ValueError(
                     f"{type(connector).__name__} is not for EZM, which takes observations as a "
                     "Dict with the task's id and normalizes them itself: leave it out."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,15 @@ def test_the_state_of_a_connector_is_evaluated(
     restored = runner._env_to_module.get_state()
     assert restored.keys() == learned.keys()
     np.testing.assert_equal(restored, learned)
-    assert str(learned) != str(config.build_env_to_module_connector(spaces=SPACES).get_state())
     (path / "env_runner").rename(path / "elsewhere")
-    with pytest.raises(UserError, match="connectors|env_runner"):
+    with pytest.raises(UserError, match="its connectors"):
         evaluate_checkpoint(path, episodes=1)
 
 
-SPACES = {"__env_single__": (None, None)}
-
-
 @pytest.mark.parametrize("connector", [MeanStdFilter, FlattenObservations])
-def test_connectors_for_flat_observations_are_refused(connector: type[ConnectorV2]) -> None:
+def test_connectors_for_flat_observations_are_refused(
+    ray_cluster: None, connector: Callable[[], ConnectorV2]
+) -> None:
     config = tiny_config(TASKS).env_runners(env_to_module_connector=lambda *_: connector())
-    with pytest.raises(ValueError, match=f"{connector.__name__} is not for EZM"):
+    with pytest.raises(ValueError, match=f"{type(connector()).__name__} is not for EZM"):
         config.build_algo()
