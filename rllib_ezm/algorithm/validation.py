@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from gymnasium import VectorizeMode
 
-from rllib_ezm.algorithm.env_runner import ENV_NAME
+from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.algorithm.rllib_settings import OLD_HOOKS, RLlibSettings, overrides, unread
 from rllib_ezm.algorithm.setters import GROUPS
 from rllib_ezm.algorithm.setting_names import arguments
@@ -46,6 +46,15 @@ def check_settings(config: Config, fail: Fail) -> None:
 def _check_rllib_settings(config: Config, fail: Fail) -> None:
     if not config.enable_rl_module_and_learner or not config.enable_env_runner_and_connector_v2:
         fail("EZM needs RLlib's new API stack: do not call .api_stack(...) with False.")
+    if config.framework_str != "torch":
+        fail('EZM is in PyTorch: leave framework at "torch".')
+    for name, ours in (
+        ("env_runner_cls", MultiTaskEnvRunner),
+        ("learner_class", config.get_default_learner_class()),
+    ):
+        given = getattr(config, name)
+        if not (isinstance(given, type) and issubclass(given, ours)):
+            fail(f"{name}={given!r} must be {ours.__name__}, or derived from it.")
     if config.is_multi_agent:
         fail("EZM is single-agent: give several tasks to .tasks([...]), not .multi_agent().")
     if getattr(config, "_use_msgpack_checkpoints", False):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from helpers.tiny import scripted_task, tiny_config
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.utils.serialization import TuneFunctionDecoder, TuneFunctionEncoder
 
 from rllib_ezm.algorithm.config import EZMConfig
@@ -122,6 +124,9 @@ def test_a_wrong_value_of_rllibs_is_refused(setter: str, name: str, value: Any, 
         ("env_runners", {"observation_filter": "MeanStdFilter"}, "env_to_module_connector"),
         ("rl_module", {"model_config": {"world_model": {"latent_dim": 64}}}, r"\.world_model\("),
         ("rl_module", {"model_config": {"fcnet_hiddens": [64]}}, r"\.world_model\("),
+        ("framework", {"framework": "tf2"}, "EZM is in PyTorch"),
+        ("env_runners", {"env_runner_cls": SingleAgentEnvRunner}, "must be MultiTaskEnvRunner"),
+        ("learners", {"learner_class": PPOTorchLearner}, "must be EZMTorchLearner"),
         ("resources", {"num_gpus": 1}, r"\.learners\(num_gpus_per_learner=1\)"),
     ],
 )
