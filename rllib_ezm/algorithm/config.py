@@ -87,6 +87,9 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         >>> algo.train()
     """
 
+    variant: Any = None
+    """Label of a trial of `sweep`, for reports; no setting."""
+
     def __init__(self, algo_class: type | None = None) -> None:
         from rllib_ezm.algorithm.ezm import EZM
 
