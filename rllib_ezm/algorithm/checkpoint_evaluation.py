@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR
 
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import protocol_of, to_report
@@ -15,6 +16,9 @@ from rllib_ezm.tasks.protocol import PROTOCOLS
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.importing import importable
+
+CONNECTOR_FOLDERS = (Path("env_runner"), Path())
+"""Where a checkpoint has the states of its connectors; the second without a local env runner."""
 
 MODULE_PATH = Path("learner_group", "learner", "rl_module", "default_policy")
 
@@ -34,9 +38,11 @@ def evaluate_checkpoint(
         path: Folder written by `Algorithm.save_to_path` or by Tune.
         episodes: Full episodes per task.
         video_dir: Folder for one mp4 per task; None for none.
-        num_simulations: S of the search; 0 acts with the policy mean; None as trained.
+        num_simulations: S of the search; 0 acts with the policy mean; None as in the run's
+            own evaluations.
         seed: Seed of the environments; None as trained.
-        protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as trained.
+        protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as the
+            run's own evaluations.
 
     Raises:
         UserError: If `path` is not such a checkpoint.
@@ -70,17 +76,19 @@ def load_env_runner(
 ) -> MultiTaskEnvRunner:
     """An env runner with a checkpoint's weights, `episodes` slots per task.
 
+    It plays by the checkpoint's own `evaluation_config`, as the evaluations of the run did, except
+    for what an argument sets.
+
     Raises:
         UserError: If `path` holds no checkpoint of an algorithm that uses `MultiTaskEnvRunner`.
     """
     config = load_config(path)
-    config = config.copy(copy_frozen=False)
     if not issubclass(config.env_runner_cls, MultiTaskEnvRunner):
         raise UserError(
             f"{path} was trained without rllib_ezm's MultiTaskEnvRunner; `rllib evaluate` needs it "
             "to play every task: set config.env_runners(env_runner_cls=MultiTaskEnvRunner)."
         )
-    config.in_evaluation = True
+    config = config.get_evaluation_config_object()
     config.num_env_runners = 0
     config.evaluation(evaluation_duration=episodes, evaluation_duration_unit="episodes")
     config.explore = False
@@ -92,7 +100,20 @@ def load_env_runner(
         config.env_config = {**config.env_config, "termination": PROTOCOLS[protocol]}
     runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
     runner.module.restore_from_path(path / MODULE_PATH)
+    runner.restore_connectors(path / connector_folder(path))
     return runner
+
+
+def connector_folder(path: Path) -> Path:
+    """The folder of a checkpoint that has its connectors' states.
+
+    Raises:
+        UserError: There is none.
+    """
+    for folder in CONNECTOR_FOLDERS:
+        if (path / folder / COMPONENT_ENV_TO_MODULE_CONNECTOR).is_dir():
+            return folder
+    raise UserError(f"{path} lacks the states of its connectors: it is no whole checkpoint.")
 
 
 def load_config(path: Path) -> AlgorithmConfig:
@@ -108,14 +129,16 @@ def load_config(path: Path) -> AlgorithmConfig:
         )
     manifest = None
     if (path / MANIFEST_FILE).is_file():  # other algorithms on our env runner write none
-        manifest = verify(path, within=(arguments.name, MODULE_PATH.as_posix()))
+        folder = connector_folder(path)
+        connectors = [
+            (folder / name).as_posix()
+            for name in (COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR)
+        ]
+        manifest = verify(path, within=(arguments.name, MODULE_PATH.as_posix(), *connectors))
     with importable(path, manifest), arguments.open("rb") as file:
-        stored = pickle.load(file)["ctor_args_and_kwargs"]
-    config = stored[0][0] if stored[0] else stored[1]["config"]
-    return config if not isinstance(config, dict) else _from_dict(config)
-
-
-def _from_dict(config: dict[str, Any]) -> Any:
-    from rllib_ezm.algorithm.config import EZMConfig
-
-    return EZMConfig().update_from_dict(config)
+        stored = pickle.load(file)
+    args, kwargs = stored["ctor_args_and_kwargs"]
+    config: Any = args[0] if args else kwargs["config"]
+    if isinstance(config, dict):
+        config = stored["class"].get_default_config().update_from_dict(config)
+    return config

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from ray.tune.result import TRAINING_ITERATION
 
-from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.setters import GROUPS
 from rllib_ezm.execution.checkpointing import EZM_STATE
 from rllib_ezm.utils.errors import UserError
@@ -38,15 +37,15 @@ class ChangedSetting(NamedTuple):
     default: Any
 
 
-def changed_settings(config: EZMConfig) -> tuple[ChangedSetting, ...]:
-    """Settings that differ from their default: EZ-M's groups first, then the rest of RLlib's."""
+def changed_settings(config: Any) -> tuple[ChangedSetting, ...]:
+    """Settings of an `EZMConfig` that differ from their default: EZ-M's groups, then RLlib's."""
     own = [
         ChangedSetting(setter, name, getattr(config, name), default)
         for setter, group in GROUPS.items()
         for name, default in defaults(group).items()
     ]
     names = {setting.name for setting in own}
-    values, unchanged = config.to_dict(), EZMConfig().to_dict()
+    values, unchanged = config.to_dict(), type(config)().to_dict()
     others = [
         ChangedSetting("RLlib", name, value, unchanged.get(name))
         for name, value in sorted(values.items())
@@ -55,7 +54,7 @@ def changed_settings(config: EZMConfig) -> tuple[ChangedSetting, ...]:
     return tuple(item for item in own + others if repr(item.value) != repr(item.default))
 
 
-def write_summary(folder: Path, config: EZMConfig, state: dict[str, Any]) -> None:
+def write_summary(folder: Path, config: Any, state: dict[str, Any]) -> None:
     """Write counters, tasks and changed settings of an algorithm's state into its checkpoint.
 
     Args:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.algorithm.cross_task import CrossTaskExploration
 from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
 from rllib_ezm.algorithm.evaluation import evaluate_per_task
+from rllib_ezm.algorithm.rllib_settings import RLlibSettings
 from rllib_ezm.algorithm.setters import (
     GROUPS,
     TrainingArguments,
-    check_names,
     current_names,
     renamed,
     sets,
 )
-from rllib_ezm.algorithm.validation import check_settings
+from rllib_ezm.algorithm.setting_names import check_names, checks_names, unknown_setting
+from rllib_ezm.algorithm.validation import check_settings, check_values
 from rllib_ezm.execution.settings import ExecutionSettings
 from rllib_ezm.models.settings import WorldModelSettings
 from rllib_ezm.replay.checks import required_bytes
@@ -41,6 +45,9 @@ GroupT = TypeVar("GroupT")
 RLLIB_TRAINING = inspect.signature(AlgorithmConfig.training).parameters.keys()
 """Names of RLlib's own training settings."""
 
+SET_BY_RLLIB = ("class", "worker_index")
+"""Attributes that RLlib gives to a config that was pickled or sent to another process."""
+
 if TYPE_CHECKING:
 
     class _Attributes(
@@ -54,7 +61,17 @@ else:
     _Attributes = object
 
 
-class EZMConfig(OpenConfig, _Attributes):
+class _Sealed(ABCMeta):
+    """Marks a config once it is built: from then on, only its own attributes can be set."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        config = super().__call__(*args, **kwargs)
+        vars(config)["_is_sealed"] = True
+        return config
+
+
+@checks_names
+class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
     """Configuration of EZ-M (arXiv:2603.01452).
 
     The defaults are the paper's values where it states them;
@@ -70,6 +87,9 @@ class EZMConfig(OpenConfig, _Attributes):
         >>> algo.train()
     """
 
+    variant: Any = None
+    """Label of a trial of `sweep`, for reports; no setting."""
+
     def __init__(self, algo_class: type | None = None) -> None:
         from rllib_ezm.algorithm.ezm import EZM
 
@@ -77,15 +97,8 @@ class EZMConfig(OpenConfig, _Attributes):
         self.env = ENV_NAME
         self.tasks([])
         self.env_runner_cls = MultiTaskEnvRunner
-        self.num_env_runners = 0
-        self.rollout_fragment_length = 10
-        self.delay_between_env_runner_restarts_s = 1.0
-        self.env_runner_health_probe_timeout_s = 0.2
-        self.min_sample_timesteps_per_iteration = 500
-        self.min_time_s_per_iteration = None
-        self.metrics_num_episodes_for_smoothing = 10
-        self.evaluation_interval = None
-        self.evaluation_duration = 5
+        for name, value in defaults(RLlibSettings).items():
+            setattr(self, name, value)
         self.evaluation_config = AlgorithmConfig.overrides(explore=False)
         self.custom_evaluation_function = evaluate_per_task
 
@@ -135,6 +148,7 @@ class EZMConfig(OpenConfig, _Attributes):
     @sets(TrainingArguments)
     def training(self, **settings: Any) -> EZMConfig:
         """Set the settings of training; RLlib's other training settings are passed on to it."""
+        check_names("training", settings, type(self))
         own = settings_of(TrainingSettings).keys() - RLLIB_TRAINING
         super().training(**{name: settings[name] for name in settings.keys() - own})
         return self._set("training", {name: settings[name] for name in settings.keys() & own})
@@ -179,6 +193,12 @@ class EZMConfig(OpenConfig, _Attributes):
         self, env: Any = None, spaces: Any = None, device: Any = None
     ) -> ConnectorV2:
         pipeline: Any = super().build_env_to_module_connector(env, spaces, device)
+        for connector in pipeline.connectors:
+            if isinstance(connector, (FlattenObservations, MeanStdFilter)):
+                raise ValueError(
+                    f"{type(connector).__name__} is not for EZM, which takes observations as a "
+                    "Dict with the task's id and normalizes them itself: leave it out."
+                )
         if self.cross_task_probability:
             pipeline.prepend(CrossTaskExploration(self.get_task_set(), self.cross_task_probability))
         return pipeline
@@ -251,8 +271,17 @@ class EZMConfig(OpenConfig, _Attributes):
 
     @override(AlgorithmConfig)
     def validate(self) -> None:
+        check_values(self, self.refuse)
         super().validate()
         check_settings(self, self.refuse)
+
+    @override(AlgorithmConfig)
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Refuses the name of an attribute that does not exist, except for private ones."""
+        known = key in vars(self) or hasattr(type(self), key) or key in SET_BY_RLLIB
+        if not known and not key.startswith("_") and vars(self).get("_is_sealed"):
+            raise unknown_setting(key, type(self))
+        super().__setattr__(key, value)
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -284,7 +313,7 @@ class EZMConfig(OpenConfig, _Attributes):
 
     def _set(self, setter: str, values: dict[str, Any]) -> EZMConfig:
         values = current_names(values)
-        check_names(setter, values)
+        check_names(setter, values, type(self))
         for name, value in values.items():
             if value is not NotProvided:
                 setattr(self, name, value)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import DictInfoToList
+from gymnasium.vector import AutoresetMode
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import register_env
@@ -23,7 +23,8 @@ from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import INFO_METRIC, PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.slot import TaskSlot
-from rllib_ezm.utils.ray_internals import OpenEnvRunner
+from rllib_ezm.tasks.vector import SlotVector
+from rllib_ezm.utils.ray_internals import RLLIB_METRICS, OpenEnvRunner
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 ENV_NAME = "ezm_multitask"
@@ -53,6 +54,18 @@ class PlayedEpisode(NamedTuple):
     info: Mapping[str, float] = {}
 
 
+class Played(NamedTuple):
+    """What one env runner played in an evaluation.
+
+    Attributes:
+        episodes: One of each slot.
+        metrics: What callbacks logged, as RLlib's `MetricsLogger.reduce` gives it.
+    """
+
+    episodes: list[PlayedEpisode]
+    metrics: dict[str, Any]
+
+
 class MultiTaskEnvRunner(OpenEnvRunner):
     """Collects every task of `env_config["tasks"]` in equal shares of env steps.
 
@@ -66,6 +79,8 @@ class MultiTaskEnvRunner(OpenEnvRunner):
     T * envs_per_task slots are distributed over the env runners. An env runner that gets
     tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so once for all.
     """
+
+    _playing: bool = False
 
     started: bool = False
     """Whether the algorithm knows this process: not so after a restart by Ray, see `collect`."""
@@ -106,14 +121,26 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         def make_slot_of(task: int) -> TaskSlot:
             return TaskSlot(self.tasks, task, pool=pool, max_consecutive_failures=limit)
 
-        self.env = DictInfoToList(
-            SyncVectorEnv(
-                [functools.partial(make_slot_of, task) for task in slots],
-                autoreset_mode=AutoresetMode.NEXT_STEP,
-            )
+        self.env = SlotVector(
+            [functools.partial(make_slot_of, task) for task in slots],
+            autoreset_mode=AutoresetMode.NEXT_STEP,
         )
         self.num_envs = len(slots)
         self.reset_before_sampling()
+        self.report_environment()
+
+    @override(OpenEnvRunner)
+    def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
+        """RLlib's `sample`; of the infos, which are for callbacks, only our own keys leave it.
+
+        Others may be large, or belong to this process.
+        """
+        return [with_own_infos(episode) for episode in super().sample(**kwargs)]
+
+    @override(OpenEnvRunner)
+    def is_counted(self, episode: SingleAgentEpisode) -> bool:
+        """Of an evaluation, the first episode of each slot; in training, all."""
+        return not self._playing or episode.custom_data[EPISODE_INDEX] == 0
 
     @override(OpenEnvRunner)
     def before_episode(self, env_index: int, ongoing: list[SingleAgentEpisode | None]) -> int:
@@ -226,6 +253,14 @@ class MultiTaskEnvRunner(OpenEnvRunner):
             return []
         self._first_tasks = list(self._share)
         self._episode_index = [0] * self.num_envs
+        self._playing = True
+        try:
+            return self._play_until_all_are_over(explore=explore)
+        finally:
+            self._playing = False
+            self.reset_before_sampling()
+
+    def _play_until_all_are_over(self, *, explore: bool) -> list[PlayedEpisode]:
         partial: dict[str, PlayedEpisode] = {}
         finished: list[PlayedEpisode] = []
         force_reset = True
@@ -235,8 +270,6 @@ class MultiTaskEnvRunner(OpenEnvRunner):
             )
             force_reset = False
             for chunk in chunks:
-                if chunk.custom_data[EPISODE_INDEX] > 0:
-                    continue
                 task = chunk.custom_data[TASK_ID]
                 before = partial.pop(chunk.id_, PlayedEpisode(task, 0.0, 0))
                 played = PlayedEpisode(
@@ -251,9 +284,35 @@ class MultiTaskEnvRunner(OpenEnvRunner):
                     finished.append(played)
                 else:
                     partial[chunk.id_] = played
-        self.reset_before_sampling()
-        self.get_metrics()
         return finished
+
+    def play(self) -> Played:
+        """`play_episodes`, with what callbacks logged meanwhile; RLlib's own metrics do not count.
+
+        They are of all steps, also of those after a slot's episode.
+        """
+        episodes, metrics = self.play_episodes(), self.get_metrics()
+        return Played(
+            episodes, {key: value for key, value in metrics.items() if key not in RLLIB_METRICS}
+        )
+
+
+def is_own_info(key: object) -> bool:
+    """Whether the algorithm reads a key of an episode's infos; the others are for callbacks."""
+    return key in (PHYSICS_ERROR, ENV_FAILURES) or str(key).startswith(INFO_METRIC)
+
+
+def with_own_infos(episode: SingleAgentEpisode) -> SingleAgentEpisode:
+    """The episode with only those keys of its infos that we read; shares all other data."""
+    infos = episode.infos
+    if not any(infos.data):
+        return episode
+    slim = copy.copy(episode)
+    slim.infos = copy.copy(infos)
+    slim.infos.data = [
+        {key: value for key, value in info.items() if is_own_info(key)} for info in infos.data
+    ]
+    return slim
 
 
 def ended_by_physics_error(episode: SingleAgentEpisode) -> bool:

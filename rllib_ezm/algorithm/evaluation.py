@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -16,7 +17,7 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
-from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, Played, PlayedEpisode
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.tasks.multitask import resolve_tasks
 from rllib_ezm.tasks.protocol import protocol_name
@@ -31,7 +32,7 @@ PLAY = "play"
 class PlaysEpisodes(Protocol):
     """An algorithm that has its own way to wait for the episodes of an evaluation."""
 
-    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Played]:
         """The episodes of each env runner that was not lost."""
         ...
 
@@ -42,10 +43,11 @@ def evaluate_per_task(
     """RLlib's `custom_evaluation_function`: `evaluation_duration` episodes of every task.
 
     Logs under `evaluation/`: per task `episode_return_mean`, `normalized_score` and its
-    `info_metrics`, the means of the first two over the tasks, and the constants of each task that
-    `rllib-ezm report` needs. Works for every algorithm that collects with `MultiTaskEnvRunner`;
-    asynchronous EZM goes on training beside env runners of the evaluation's own. Where an env
-    runner was lost on the way, the evaluation is void and nothing is logged.
+    `info_metrics`, the means of the first two over the tasks, the constants of each task that
+    `rllib-ezm report` needs, and, under `env_runners/`, what callbacks logged. Works for every
+    algorithm that collects with `MultiTaskEnvRunner`; asynchronous EZM goes on training beside env
+    runners of the evaluation's own. Where an env runner was lost on the way, the evaluation is void
+    and nothing is logged.
 
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
@@ -55,10 +57,13 @@ def evaluate_per_task(
     if len(results) < max(env_runner_group.num_remote_env_runners(), 1):
         logger.warning("An env runner was lost in this evaluation, which does not count.")
         return {}, 0, 0
-    played = [episode for episodes in results for episode in episodes]
-    options = algorithm.config.env_config
+    played = [episode for result in results for episode in result.episodes]
+    options = evaluation_config_of(algorithm).env_config
     specs = resolve_tasks(options["tasks"])
     report = to_report(specs, played, protocol_of(options))
+    logged = [result.metrics for result in results if result.metrics]
+    if logged:
+        algorithm.metrics.aggregate(logged, key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
     log = algorithm.metrics.log_value
     for spec, result in zip(specs, report.tasks, strict=True):
         key = (EVALUATION_RESULTS, "tasks", result.task)
@@ -80,13 +85,13 @@ def evaluate_per_task(
     return {}, steps, steps
 
 
-def _play(runner: MultiTaskEnvRunner) -> list[PlayedEpisode]:
-    return runner.play_episodes()
+def _play(runner: MultiTaskEnvRunner) -> Played:
+    return runner.play()
 
 
-def play_and_wait(group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+def play_and_wait(group: EnvRunnerGroup) -> list[Played]:
     """The episodes of each env runner that was not lost."""
-    played: list[list[PlayedEpisode]] = group.foreach_env_runner(
+    played: list[Played] = group.foreach_env_runner(
         _play, local_env_runner=group.num_remote_env_runners() == 0
     )
     return played
@@ -94,7 +99,7 @@ def play_and_wait(group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
 
 def play_beside(
     group: EnvRunnerGroup, work_until: Callable[[Callable[[], bool]], None]
-) -> list[list[PlayedEpisode]]:
+) -> list[Played]:
     """The episodes of each env runner that was not lost, with other work going on meanwhile.
 
     Args:
@@ -106,7 +111,7 @@ def play_beside(
         for index in group.healthy_worker_ids()
         if group.foreach_env_runner_async(_play, tag=PLAY, remote_worker_ids=[index])
     }
-    results: dict[int, list[PlayedEpisode]] = {}
+    results: dict[int, Played] = {}
 
     def over() -> bool:
         results.update(group.fetch_ready_async_reqs(tags=PLAY, timeout_seconds=0.0))
@@ -114,6 +119,11 @@ def play_beside(
 
     work_until(over)
     return list(results.values())
+
+
+def evaluation_config_of(algorithm: Algorithm) -> AlgorithmConfig:
+    """The config that an algorithm's evaluations are played with."""
+    return algorithm.evaluation_config or algorithm.config
 
 
 def protocol_of(env_config: dict[str, Any]) -> str:

@@ -29,12 +29,17 @@ from rllib_ezm.algorithm.batches import shard_for_learners, to_chunk
 from rllib_ezm.algorithm.checkpoint_summary import write_summary
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
-    PlayedEpisode,
+    Played,
     count_env_failures,
     ended_by_physics_error,
     info_metrics,
 )
-from rllib_ezm.algorithm.evaluation import play_and_wait, play_beside
+from rllib_ezm.algorithm.evaluation import (
+    evaluation_config_of,
+    play_and_wait,
+    play_beside,
+    protocol_of,
+)
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
 from rllib_ezm.algorithm.training_metrics import log_pipeline, log_progress, log_tasks
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
@@ -42,7 +47,6 @@ from rllib_ezm.execution.checkpointing import ResumableAlgorithm
 from rllib_ezm.execution.learner_thread import Batch, Update
 from rllib_ezm.execution.protocols import Collected
 from rllib_ezm.execution.resources import check_fits, check_local_gpu
-from rllib_ezm.tasks.protocol import protocol_name
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +199,9 @@ class EZM(ResumableAlgorithm):
             for kind, ages in self.pipeline.staleness.pop_ages().items():
                 # Tune makes a histogram of a list. A kind may be used first during an evaluation.
                 results.setdefault("staleness", {}).setdefault(kind, {})["ages"] = ages
-        results["protocol"] = protocol_name(self.config.env_config["termination"])
+        results["protocol"] = protocol_of(self.config.env_config)
+        if EVALUATION_RESULTS in results:
+            results[EVALUATION_RESULTS]["protocol"] = self._evaluation_protocol
         return results
 
     def _bottleneck(self, pipeline: Pipeline) -> str:
@@ -214,9 +220,15 @@ class EZM(ResumableAlgorithm):
         scores = results.get(EVALUATION_RESULTS, results)
         if "normalized_score_mean" in scores:  # not when an env runner was lost on the way
             self.evaluation_score_mean = float(scores["normalized_score_mean"])
+            scores["protocol"] = self._evaluation_protocol
         return results
 
-    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+    @property
+    def _evaluation_protocol(self) -> str:
+        """The protocol that evaluations play by, which need not be that of training."""
+        return protocol_of(evaluation_config_of(self).env_config)
+
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Played]:
         """An evaluation's episodes; asynchronous training goes on beside remote env runners."""
         if self.pipeline is None or env_runner_group.num_remote_env_runners() == 0:
             return play_and_wait(env_runner_group)

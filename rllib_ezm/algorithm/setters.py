@@ -7,7 +7,7 @@ import functools
 import inspect
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -17,7 +17,7 @@ from rllib_ezm.models.settings import WorldModelSettings
 from rllib_ezm.replay.settings import ReplaySettings
 from rllib_ezm.search.settings import PlanningSettings
 from rllib_ezm.update.settings import TrainingSettings
-from rllib_ezm.utils.settings import Row, describe, settings_of
+from rllib_ezm.utils.settings import Row, describe
 
 P = ParamSpec("P")
 ConfigT = TypeVar("ConfigT")
@@ -86,13 +86,6 @@ def sets(
     return decorate
 
 
-def check_names(setter: str, names: Iterable[str]) -> None:
-    """Raise TypeError for a name that the setter's group does not have."""
-    for name in names:
-        if name not in settings_of(GROUPS[setter]):
-            raise TypeError(f"{setter}() got an unexpected keyword argument {name!r}")
-
-
 def current_names(values: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a setter with renamed settings under their names; each of them warns."""
     for old in RENAMED.keys() & values.keys():
@@ -117,7 +110,7 @@ def renamed(old: str) -> Any:
         return getattr(config, RENAMED[old])
 
     def write(config: Any, value: Any) -> None:
-        warn_renamed(old, stacklevel=4)
+        warn_renamed(old, stacklevel=5)
         setattr(config, RENAMED[old], value)
 
     return property(read, write, doc=f"Deprecated: `{RENAMED[old]}`.")

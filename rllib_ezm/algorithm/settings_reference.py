@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rllib_ezm.algorithm.config import EZMConfig
+from rllib_ezm.algorithm.rllib_settings import UNREAD, RLlibSettings
 from rllib_ezm.algorithm.setters import GROUPS, RENAMED
+from rllib_ezm.algorithm.setting_names import setter_of
 from rllib_ezm.utils.settings import Row, describe
 
 INTRODUCTION = """\
@@ -28,8 +31,10 @@ Each value may also be a search space of Ray Tune. `config.validate()`, which RL
 builds the algorithm, refuses what is out of range, and names the setting, its value and what is
 allowed. `rllib-ezm inspect` lists the settings of a checkpoint that differ from the defaults.
 
-The tasks are chosen with `.tasks()`. All other methods of RLlib's `AlgorithmConfig` can be used as
-well, such as `.env_runners()`, `.learners()`, `.evaluation()` and `.debugging()`.
+The tasks are chosen with `.tasks()`. The other methods of RLlib's `AlgorithmConfig` can be used as
+well, such as `.env_runners()`, `.learners()`, `.evaluation()` and `.debugging()`. A name that is no
+setting is refused at once, and a setting of RLlib that EZ-M does not read before the run; both say
+what is set instead.
 """
 
 
@@ -42,17 +47,30 @@ def _sections() -> Iterator[str]:
     for setter, group in GROUPS.items():
         yield f"## `.{setter}()`\n\n{(group.__doc__ or '').partition(chr(10))[0]}\n"
         yield "| setting | type | default | range | meaning |\n| --- | --- | --- | --- | --- |"
-        yield from map(_line, describe(group))
+        yield from (_line(_cells(row)) for row in describe(group))
         yield ""
-    yield "## Renamed settings\n"
+    setters = setter_of(EZMConfig)
+    yield "## Settings of RLlib\n"
+    yield "Those that EZ-M reads. Callbacks, connectors and your own classes are set as in RLlib.\n"
+    yield "| setting | set by | type | default | range | meaning |\n" + "| --- " * 6 + "|"
+    for row in describe(RLlibSettings):
+        name, *rest = _cells(row)
+        yield _line([name, f"`.{setters[row.name]}()`", *rest])
+    yield "\nThose that it does not read; another value than RLlib's default is refused.\n"
+    yield "| setting | what there is instead |\n| --- | --- |"
+    yield from (_line([f"`{name}`", instead]) for name, instead in UNREAD.items())
+    yield "\n## Renamed settings\n"
     yield "The old names work and warn (`DeprecationWarning`) until the next release.\n"
     yield "| old name | name |\n| --- | --- |"
     yield from (f"| `{old}` | `{new}` |" for old, new in RENAMED.items())
     yield ""
 
 
-def _line(row: Row) -> str:
-    cells = [f"`{row.name}`", f"`{row.type}`", f"`{row.default}`", row.range, row.sentence]
+def _cells(row: Row) -> list[str]:
+    return [f"`{row.name}`", f"`{row.type}`", f"`{row.default}`", row.range, row.sentence]
+
+
+def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

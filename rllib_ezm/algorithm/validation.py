@@ -2,43 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from gymnasium import VectorizeMode
 
+from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
+from rllib_ezm.algorithm.rllib_settings import OLD_HOOKS, RLlibSettings, overrides, unread
 from rllib_ezm.algorithm.setters import GROUPS
+from rllib_ezm.algorithm.setting_names import arguments
 from rllib_ezm.search.registry import planner_class
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.utils.settings import check_value
+from rllib_ezm.utils.suggestion import did_you_mean
 
 Config = Any
 """An `EZMConfig`, whose module imports this one."""
 
 Fail = Callable[[str], Any]
 
-COUNTS = (
-    "rollout_fragment_length",
-    "metrics_num_episodes_for_smoothing",
-    "evaluation_duration",
-)
-"""Settings of RLlib that must be integers from 1 on."""
+
+def check_values(config: Config, fail: Fail) -> None:
+    """Call `fail(message)` for the first setting that is out of range, or that nothing reads."""
+    _check_rllib_settings(config, fail)
+    _check_groups(config, fail)
+    _check_model_config(config, fail)
+    _check_callbacks(config, fail)
+    message = unread(config, {"env": ENV_NAME, "num_envs_per_env_runner": 1})
+    if message:
+        fail(message)
 
 
 def check_settings(config: Config, fail: Fail) -> None:
-    """Call `fail(message)` for the first setting that is out of range or does not fit another."""
-    _check_rllib_settings(config, fail)
-    _check_values(config, fail)
+    """Call `fail(message)` for the first setting that does not fit another."""
     tasks = _check_tasks(config, fail)
     _check_batch(config, tasks, fail)
     _check_searches(config, fail)
     _check_asynchrony(config, fail)
+    _check_evaluation(config, tasks, fail)
 
 
 def _check_rllib_settings(config: Config, fail: Fail) -> None:
     if not config.enable_rl_module_and_learner or not config.enable_env_runner_and_connector_v2:
         fail("EZM needs RLlib's new API stack: do not call .api_stack(...) with False.")
+    if config.framework_str != "torch":
+        fail('EZM is in PyTorch: leave framework at "torch".')
+    for name, ours in (
+        ("env_runner_cls", MultiTaskEnvRunner),
+        ("learner_class", config.get_default_learner_class()),
+    ):
+        given = getattr(config, name)
+        if not (isinstance(given, type) and issubclass(given, ours)):
+            fail(f"{name}={given!r} must be {ours.__name__}, or derived from it.")
     if config.is_multi_agent:
         fail("EZM is single-agent: give several tasks to .tasks([...]), not .multi_agent().")
     if getattr(config, "_use_msgpack_checkpoints", False):
@@ -98,20 +114,64 @@ def _check_asynchrony(config: Config, fail: Fail) -> None:
         )
 
 
-def _check_values(config: Config, fail: Fail) -> None:
+def _check_groups(config: Config, fail: Fail) -> None:
     try:
-        for group in GROUPS.values():
+        for group in (*GROUPS.values(), RLlibSettings):
             config.group(group)
-        for name in COUNTS:
-            check_value(name, getattr(config, name), int, at_least=1)
     except ValueError as error:
         fail(str(error))
+
+
+def _check_model_config(config: Config, fail: Fail) -> None:
+    given = getattr(config, "_model_config", None)
+    if not given:
+        return
+    own = config.rl_module_spec.module_class is not config.get_default_rl_module_spec().module_class
+    known = config.model_settings()
+    for name in given if isinstance(given, Mapping) else (type(given).__name__,):
+        if name in known or not own:
+            fail(
+                f"rl_module(model_config=...) does not set {name!r}: EZM makes the model config of "
+                "its settings, .world_model(latent_dim=...), .search(num_simulations=...) and "
+                ".training(...). Only an RLModule class of your own may read other keys."
+            )
+
+
+def _check_callbacks(config: Config, fail: Fail) -> None:
+    classes = config.callbacks_class
+    for given in classes if isinstance(classes, list | tuple) else [classes]:
+        for hook, instead in OLD_HOOKS.items():
+            if isinstance(given, type) and overrides(given, hook):
+                fail(f"{given.__name__}.{hook} would never be called: {instead}.")
+
+
+def _check_evaluation(config: Config, tasks: TaskSet, fail: Fail) -> None:
+    changes = config.evaluation_config
+    if config.in_evaluation or not changes:
+        return
+    if isinstance(changes, Mapping) and changes.get("explore"):
+        fail('EZM evaluates without exploration: leave "explore" out of the evaluation_config.')
+    evaluation = config.get_evaluation_config_object()
+    evaluation.validate()
+    if evaluation.get_task_set().names != tasks.names:
+        fail(
+            "An evaluation plays the tasks that were trained, in their order: "
+            f"{', '.join(tasks.names)}; leave them out of the evaluation_config. Other tasks are "
+            "evaluated by a run of their own."
+        )
 
 
 def _check_tasks(config: Config, fail: Fail) -> TaskSet:
     options = config.env_config
     if not options.get("tasks"):
         fail('No tasks: call .tasks(["dmc:walker-stand", "dmc:walker-walk", ...]).')
+    known = arguments(config.tasks.__func__)
+    for name in options:
+        if name not in known:
+            fail(
+                f"env_config has no {name!r}.{did_you_mean(name, known)} Options of a task are "
+                ".tasks([...], action_repeat=2) or in its env_kwargs."
+            )
     try:
         check_value("termination", options.get("termination"), Literal["respect", "ignore"])
         for name in ("envs_per_task", "max_consecutive_env_failures"):

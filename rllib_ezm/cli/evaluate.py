@@ -31,13 +31,15 @@ from rllib_ezm.utils.errors import UserError
 @click.option(
     "--num-simulations",
     type=click.IntRange(min=0),
-    help="Simulations per search; 0 acts with the policy's mean. Default: as in training.",
+    help="Simulations per search; 0 acts with the policy's mean. Default: as in the "
+    "evaluations of the run.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the episodes.")
 @click.option(
     "--protocol",
     type=click.Choice(list(PROTOCOLS)),
-    help="`benchmark`: falls end an episode; `released`: they do not. Default: as in training.",
+    help="`benchmark`: falls end an episode; `released`: they do not. Default: as in "
+    "the evaluations of the run.",
 )
 @click.option(
     "--json",

@@ -73,6 +73,7 @@ class RecoverableAlgorithm(OpenAlgorithm):
         waiting = [part.worker_index for part in collected if part.episodes is None]
         if waiting:
             self._start_restarted(self.env_runner_group, waiting)
+            self.report_recreated(self.env_runner_group, waiting)
         episodes = [episode for part in collected for episode in part.episodes or ()]
         return episodes, [part.metrics for part in collected if part.episodes is not None]
 

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_ezm.tasks.failure import EnvironmentFailedError, describe_failure
+from rllib_ezm.tasks.failure import ENV_FAILURES, EnvironmentFailedError, describe_failure
 from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination, scalar_reward
 
 PaddedObs = dict[str, Any]
@@ -84,6 +84,15 @@ def _parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
     return dict(space.spaces) if isinstance(space, gym.spaces.Dict) else {"": space}
 
 
+def own_info(info: dict[str, Any]) -> dict[str, Any]:
+    """A copy of an environment's info, without the keys that are ours."""
+    return {
+        key: value
+        for key, value in info.items()
+        if key != ENV_FAILURES and not str(key).startswith(INFO_METRIC)
+    }
+
+
 class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
     """One task, padded to the dims of its task set.
 
@@ -96,9 +105,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
     * A step whose observation or reward is not finite (in float32) is one whose simulation broke
       down: it keeps the last good observation, gives reward 0, is truncated, and has
       `info["physics_error"] = True`. So nothing that is not finite leaves this class.
-    * The last step of an episode has the `info_metrics` in its info, as `info["info/NAME"]`. Info
-      is otherwise empty, as vector environments turn each key of each step into an array, which
-      costs time.
+    * Info is the environment's own. The last step of an episode has the `info_metrics` as well, as
+      `info["info/NAME"]`.
     """
 
     def __init__(
@@ -174,7 +182,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
                 is not finite.
         """
         try:
-            padded = self._pad(self.env.reset(seed=seed, options=options)[0])
+            obs, info = self.env.reset(seed=seed, options=options)
+            padded, kept = self._pad(obs), own_info(info)
         except Exception as error:
             raise EnvironmentFailedError(describe_failure(self.name, "reset()", error)) from error
         if not np.isfinite(padded).all():
@@ -184,7 +193,7 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
             )
         self._last_obs = padded
         self._metrics = {}
-        return self._to_dict(padded), {}
+        return self._to_dict(padded), kept
 
     def step(
         self, action: NDArray[np.float32]
@@ -199,17 +208,14 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         own_action = self._to_own_action(action)
         try:
             obs, reward, terminated, truncated, info = self.env.step(own_action)
-            padded, reward = self._pad(obs), scalar_reward(reward)
+            padded, reward, kept = self._pad(obs), scalar_reward(reward), own_info(info)
         except Exception as error:
             raise EnvironmentFailedError(describe_failure(self.name, "step()", error)) from error
         if not (abs(reward) <= _FLOAT32_MAX and np.isfinite(padded).all()):
             return self.cut_short({PHYSICS_ERROR: True})
         self._last_obs = padded
-        kept: dict[str, Any] = {}
-        if info.get(PHYSICS_ERROR):
-            kept[PHYSICS_ERROR] = True
-        elif self._info_metrics:
-            self._read_metrics(info)
+        if self._info_metrics and not kept.get(PHYSICS_ERROR):
+            self._read_metrics(kept)
         if terminated or truncated:
             kept |= self._metrics
         return self._to_dict(padded), reward, bool(terminated), bool(truncated), kept

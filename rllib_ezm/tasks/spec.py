@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rllib_ezm.tasks.padding import flat_dims
 from rllib_ezm.tasks.registrations import own_registrations, register_missing
+from rllib_ezm.utils.suggestion import did_you_mean
 
 _REGISTRATIONS = "registrations"
 """Key of a pickled `TaskSpec`: the user's own registrations in Gymnasium."""
@@ -290,7 +290,7 @@ def _refuse_unknown_options(
     for option in options:
         if option not in family_options:
             raise ValueError(
-                f"Task {name!r} has no option {option!r}.{_near_matches(option, allowed)} "
+                f"Task {name!r} has no option {option!r}.{did_you_mean(option, allowed)} "
                 f"Its options: {', '.join(allowed)}."
             )
 
@@ -301,15 +301,9 @@ def _unknown_name_message(name: str) -> str:
     families = [_FAMILIES[prefix]] if prefix in _FAMILIES else list(_FAMILIES.values())
     known = [*_USER_TASKS, *(known for family in families for known in family.names())]
     return (
-        f"Unknown task {name!r}.{_near_matches(name, known)} "
+        f"Unknown task {name!r}.{did_you_mean(name, known)} "
         f"Known prefixes: {', '.join(f'{p}:' for p in sorted(_FAMILIES))} "
         f"(dmc:<domain>-<task>, hb:<robot>-<task>, gym:<id>); "
         f"your own tasks: {', '.join(_USER_TASKS) or 'none'}. "
         "Add one with rllib_ezm.tasks.register_task(name, make)."
     )
-
-
-def _near_matches(word: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean a, b?", or nothing."""
-    matches = difflib.get_close_matches(word, list(known), n=3)
-    return f" Did you mean {', '.join(matches)}?" if matches else ""

@@ -16,8 +16,14 @@ import pyarrow.fs
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core import (
+    COMPONENT_ENV_TO_MODULE_CONNECTOR,
+    COMPONENT_MODULE_TO_ENV_CONNECTOR,
+    DEFAULT_MODULE_ID,
+)
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -221,6 +227,16 @@ class OpenAlgorithm(Algorithm):
         """
         return dict(self._last_result or {})
 
+    def report_recreated(self, group: EnvRunnerGroup, worker_ids: list[int]) -> None:
+        """Call `on_env_runners_recreated` of the callbacks.
+
+        Private: `_make_on_env_runners_recreated_callbacks`, which RLlib calls for the restarts that
+        it notices itself. Without it, callbacks would miss the others.
+        """
+        self._make_on_env_runners_recreated_callbacks(
+            config=self.config, env_runner_group=group, restored_env_runner_indices=worker_ids
+        )
+
     def is_wanted(self, component: str, components: Any, not_components: Any) -> bool:
         """Whether `get_state` shall contain a component (private: `_check_component`).
 
@@ -278,10 +294,64 @@ class OpenLearner(TorchLearner):
         self.join_learners()
 
 
+RLLIB_METRICS = frozenset(
+    {
+        "agent_episode_return_mean",
+        "env_reset_timer",
+        "env_runner_state_server_pull_timer",
+        "env_step_timer",
+        "env_to_module_connector",
+        "env_to_module_sum_episodes_length_in",
+        "env_to_module_sum_episodes_length_out",
+        "episode_duration_sec_mean",
+        "episode_len_max",
+        "episode_len_mean",
+        "episode_len_min",
+        "episode_return_max",
+        "episode_return_mean",
+        "episode_return_min",
+        "module_episode_return_mean",
+        "module_to_env_connector",
+        "num_agent_steps_sampled",
+        "num_agent_steps_sampled_lifetime",
+        "num_env_step_failures_lifetime",
+        "num_env_steps_sampled",
+        "num_env_steps_sampled_lifetime",
+        "num_episodes",
+        "num_episodes_lifetime",
+        "num_module_steps_sampled",
+        "num_module_steps_sampled_lifetime",
+        "rlmodule_inference_timer",
+        "sample",
+        "time_between_sampling",
+        "weights_seq_no",
+    }
+)
+"""Keys of the metrics that RLlib's env runner logs itself.
+
+Without them, what callbacks logged could not be told apart.
+"""
+
+
 class OpenEnvRunner(SingleAgentEnvRunner):
     """RLlib's `SingleAgentEnvRunner` whose episodes, seed and counters are within reach."""
 
     env: Any
+
+    def restore_connectors(self, folder: Path) -> None:
+        """Take over the states of the connectors of a checkpoint's env runner.
+
+        Private: `_env_to_module`, `_module_to_env`. Without it, an evaluation of a checkpoint would
+        play with fresh statistics of the observations.
+
+        Args:
+            folder: Holds a folder for each pipeline, by RLlib's names.
+        """
+        for name, pipeline in (
+            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
+            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
+        ):
+            pipeline.restore_from_path(folder / name)
 
     @property
     def seed(self) -> int | None:
@@ -343,12 +413,51 @@ class OpenEnvRunner(SingleAgentEnvRunner):
         """
         return error
 
+    def is_counted(self, episode: SingleAgentEpisode) -> bool:
+        """Whether callbacks are called for an episode, and its chunks returned.
+
+        Overrides the private `_make_on_episode_callback` and `_sample`. Without it, callbacks would
+        see the steps of an evaluation's slot after the episode that it was asked for.
+        """
+        return True
+
+    def report_environment(self) -> None:
+        """Call `on_environment_created` of the callbacks (private: `EnvRunner._callbacks`).
+
+        Without it, an env runner that makes its environment itself would never call it.
+        """
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=self.config.callbacks_on_environment_created,
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": EnvContext(
+                    self.config.env_config,
+                    worker_index=self.worker_index,
+                    num_workers=self.num_workers,
+                ),
+            },
+        )
+
     @override(SingleAgentEnvRunner)
     def _new_episode(self, env_index: int, episodes: Any = None) -> None:
         ongoing = episodes if episodes is not None else self._ongoing_episodes
-        given = self.before_episode(env_index, ongoing)
+        self.given = self.before_episode(env_index, ongoing)
         super()._new_episode(env_index, episodes)
-        self.after_episode_start(env_index, ongoing[env_index], given)
+
+    @override(SingleAgentEnvRunner)
+    def _make_on_episode_callback(self, which: str, idx: int, episodes: Any) -> None:
+        if which == "on_episode_created":
+            self.after_episode_start(idx, episodes[idx], self.given)
+        if self.is_counted(episodes[idx]):
+            super()._make_on_episode_callback(which, idx, episodes)
+
+    @override(SingleAgentEnvRunner)
+    def _sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
+        return [chunk for chunk in super()._sample(**kwargs) if self.is_counted(chunk)]
 
     @override(SingleAgentEnvRunner)
     def _increase_sampled_metrics(self, num_steps: int, num_episodes_completed: int) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -170,6 +171,8 @@ def _check(name: str, value: Any, hint: Any, limits: Limits, note: str) -> None:
     named = [_kind(member).words(limits) for member in members if member is not type(None)]
     or_none = ", or None" if type(None) in members else ""
     because = f"; {note}" if note else ""
+    if _is_quoted_number(value) and any(member in (int, float) for member in members):
+        because += "; a number is written without quotes"
     raise ValueError(f"{name}={value!r} must be {' or '.join(named)}{or_none}{because}.")
 
 
@@ -213,6 +216,10 @@ def _is_integer(value: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_quoted_number(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value) is not None
 
 
 def _is_list(value: Any) -> bool:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ from helpers.results import nan_paths
 from helpers.tiny import tiny_config
 from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
@@ -47,6 +49,28 @@ def _environments_travel_by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(faulty_env)
 
 
+class Recreated(RLlibCallback):
+    """Notes which env runners were recreated; they can be reached by then."""
+
+    env_runners: ClassVar[list[int]] = []
+
+    def on_env_runners_recreated(
+        self,
+        *,
+        env_runner_group: EnvRunnerGroup,
+        env_runner_indices: list[int],
+        is_evaluation: bool,
+        **kwargs: Any,
+    ) -> None:
+        assert not is_evaluation
+        found = env_runner_group.foreach_env_runner(
+            lambda runner: runner.worker_index,
+            remote_worker_ids=env_runner_indices,
+            local_env_runner=False,
+        )
+        self.env_runners.extend(found)
+
+
 def faulty_config(folder: Path, num_env_runners: int) -> EZMConfig:
     tasks = [
         TaskSpec(
@@ -61,6 +85,7 @@ def faulty_config(folder: Path, num_env_runners: int) -> EZMConfig:
     ]
     return (
         tiny_config(tasks)
+        .callbacks(Recreated)
         .training(
             train_batch_size_per_learner=10,
             replay_ratio=0.05,
@@ -160,6 +185,7 @@ def test_faulty_environments_in_env_runners(distributed: EZM) -> None:
 
 
 def test_training_goes_on_when_an_env_runner_is_killed(distributed: EZM) -> None:
+    Recreated.env_runners.clear()
     old = runner_states(distributed)
     starts = episode_starts(distributed)
     os.kill(old[1][0], signal.SIGKILL)
@@ -169,6 +195,7 @@ def test_training_goes_on_when_an_env_runner_is_killed(distributed: EZM) -> None
         without_it += 1
     assert without_it > 0
     assert result["env_runner_restarts"] == 1
+    assert Recreated.env_runners == [1]
     new = runner_states(distributed)
     assert new[2][:2] == old[2][:2]
     assert new[1][0] != old[1][0]
@@ -184,6 +211,7 @@ def test_training_goes_on_when_an_env_runner_is_killed(distributed: EZM) -> None
 
 
 def test_a_restart_that_nobody_noticed_is_noticed_before_sampling(distributed: EZM) -> None:
+    Recreated.env_runners.clear()
     restarts = distributed.num_env_runner_restarts
     old = runner_states(distributed)
     actor = distributed.env_runner_group._worker_manager.actors()[2]
@@ -199,6 +227,7 @@ def test_a_restart_that_nobody_noticed_is_noticed_before_sampling(distributed: E
     for _ in range(3):
         result = distributed.train()
     assert result["env_runner_restarts"] == restarts + 1
+    assert Recreated.env_runners == [2]
     assert_sound(distributed, result)
     starts = episode_starts(distributed)
     assert len(set(starts.tolist())) == len(starts)

@@ -31,13 +31,13 @@ def test_spaces_and_padding():
     )
     assert env.action_space == gym.spaces.Box(-1, 1, (3,), np.float32)
     obs, info = env.reset(seed=0)
-    assert info == {}
+    assert info == {"note": "reset"}
     obs, reward, terminated, truncated, info = env.step(np.zeros(3, np.float32))
     assert env.observation_space.contains(obs)
     assert obs["obs"].tolist() == [1.0, 1.0, 0.0, 0.0]
     assert obs["task_id"] == 1
     assert obs["action_mask"].tolist() == [1.0, 0.0, 0.0]
-    assert (reward, terminated, truncated, info) == (1.0, False, False, {})
+    assert (reward, terminated, truncated, info) == (1.0, False, False, {"note": "step"})
 
 
 def test_a_step_does_not_change_earlier_observations():
@@ -142,16 +142,16 @@ class Reporting(ScriptedEnv):
 
 
 def play(*infos, **kwargs):
-    """Infos of an episode whose steps report these, with the metric `x`."""
+    """Our part of an episode's infos whose steps report these, with the metric `x`."""
     script = {"truncate_at": len(infos), **kwargs.pop("script", {})}
     env = pad(Reporting(*infos, **script), info_metrics=("x",), name="walker", **kwargs)
     found = []
     for _ in range(2):
-        assert env.reset()[1] == {}
+        assert env.reset()[1] == {"note": "reset"}
         found, done = [], False
         while not done:
             *_, terminated, truncated, info = env.step(np.zeros(3, np.float32))
-            found.append(info)
+            found.append({key: info[key] for key in info if key in ("physics_error", "info/x")})
             done = terminated or truncated
     return found
 
@@ -190,6 +190,18 @@ def test_a_step_that_broke_down_reports_no_metric_and_the_episode_keeps_its_own(
     expected = {"physics_error": True, "info/x": 2.0}
     assert play(*infos, script={"physics_error_at": 3})[-1] == expected
     assert play(*infos, script={"bad_obs_at": 3})[-1] == expected
+
+
+def test_the_infos_of_the_environment_are_handed_on_as_they_are():
+    first, own = {"hidden": [1, 2], "deep": {"a": object()}}, {"env_failures": 3, "info/x": "fake"}
+    env = pad(Reporting(first, own | {"y": 2}), info_metrics=("x",))
+    env.reset()
+    info = env.step(np.zeros(3, np.float32))[-1]
+    assert info == {"note": "step", **first}
+    assert info["deep"] is first["deep"]
+    info["hidden"] = None
+    assert first["hidden"] == [1, 2]
+    assert env.step(np.zeros(3, np.float32))[-1] == {"note": "step", "y": 2}, "our keys are ours"
 
 
 @pytest.mark.parametrize("value", ["yes", [1, 2], np.zeros(2), {"a": 1}, 1 + 2j, [[1], [2, 3]]])

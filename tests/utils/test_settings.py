@@ -59,7 +59,12 @@ INVALID = [
     ("count", True, "must be an integer >= 1."),
     ("count", None, "must be an integer >= 1."),
     ("maybe", -1, "must be an integer >= 0, or None; 0 means none."),
-    ("maybe", "3", "must be an integer >= 0, or None; 0 means none."),
+    ("maybe", "three", "must be an integer >= 0, or None; 0 means none."),
+    (
+        "maybe",
+        "3",
+        "must be an integer >= 0, or None; 0 means none; a number is written without quotes.",
+    ),
     ("share", 1.1, "must be a finite number in [0, 1]."),
     ("share", math.nan, "must be a finite number in [0, 1]."),
     ("share", "1e-3", "must be a finite number in [0, 1]."),
