@@ -67,7 +67,7 @@ INVALID = [
     ),
     ("share", 1.1, "must be a finite number in [0, 1]."),
     ("share", math.nan, "must be a finite number in [0, 1]."),
-    ("share", "1e-3", "must be a finite number in [0, 1]."),
+    ("share", "1e-3", "must be a finite number in [0, 1]; a number is written without quotes."),
     ("share", True, "must be a finite number in [0, 1]."),
     ("rate", 0.0, "must be a finite number > 0 or a schedule [[0, 1e-4], [100000, 1e-5]]."),
     ("rate", math.inf, "must be a finite number > 0 or a schedule [[0, 1e-4], [100000, 1e-5]]."),
