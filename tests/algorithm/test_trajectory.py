@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.trajectory import CASES, PINNED
 
@@ -34,9 +35,32 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*CASES, "training"])
-def test_training_is_that_of_the_recorded_commit_bit_for_bit(
-    ours: dict[str, Any], case: str
-) -> None:
+def test_training_is_that_of_the_recorded_commit(ours: dict[str, Any], case: str) -> None:
+    """Up to rounding: on another machine the same packages add in another order, as it turned out.
+
+    What rounding makes of these few updates is below 1e-3. On one machine, compare the records of two
+    commits bit for bit: `python -m helpers.trajectory OUT.json`, with `PINNED`.
+    """
     recorded = json.loads(RECORDED.read_text())[case]
-    assert recorded, "the record is empty"
-    assert ours[case] == recorded
+    steps = "iterations" if case == "training" else "updates"
+    assert len(ours[case][steps]) == len(recorded[steps]) > 2
+    for found, expected in zip(ours[case][steps], recorded[steps], strict=True):
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(
+                numbers(found[name]), numbers(value), rtol=3e-3, atol=3e-3, err_msg=name
+            )
+    if case == "training":
+        whole = {n: v for n, v in recorded["replay"].items() if n.endswith(WHOLE_NUMBERS)}
+        assert len(whole) == 2 * len(WHOLE_NUMBERS)
+        assert {name: ours[case]["replay"][name] for name in whole} == whole
+
+
+WHOLE_NUMBERS = ("/serials", "/successors", "/kinds", "/tasks", "/ordinals")
+"""Columns of the replay buffer that no rounding reaches."""
+
+
+def numbers(value: Any) -> list[float]:
+    """Of hexadecimal texts, or a number."""
+    values = value if isinstance(value, list) else [value]
+    return [float.fromhex(x) if isinstance(x, str) else float(x) for x in values]
