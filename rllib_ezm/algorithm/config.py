@@ -32,6 +32,7 @@ from rllib_ezm.search.settings import PlanningSettings
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
+from rllib_ezm.tasks.watchdog import ENV_STEP_TIMEOUT_S
 from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.utils.ray_internals import OpenConfig
 from rllib_ezm.utils.settings import defaults, settings_of
@@ -81,6 +82,7 @@ class EZMConfig(OpenConfig, _Attributes):
         self.rollout_fragment_length = 10
         self.delay_between_env_runner_restarts_s = 1.0
         self.env_runner_health_probe_timeout_s = 0.2
+        self.sample_timeout_s = 600.0  # what hangs is ended before, see env_step_timeout_s
         self.min_sample_timesteps_per_iteration = 500
         self.min_time_s_per_iteration = None
         self.metrics_num_episodes_for_smoothing = 10
@@ -100,6 +102,7 @@ class EZMConfig(OpenConfig, _Attributes):
         envs_per_task: int = 1,
         termination: str = "respect",
         max_consecutive_env_failures: int = MAX_CONSECUTIVE_FAILURES,
+        env_step_timeout_s: float | None = ENV_STEP_TIMEOUT_S,
         **options: Any,
     ) -> EZMConfig:
         """Choose the tasks to train on at once; a task's id is its position.
@@ -112,6 +115,8 @@ class EZMConfig(OpenConfig, _Attributes):
             max_consecutive_env_failures: An environment that raises an exception is built again and
                 its episode truncated; so many times in a row, for one task in one slot, end the
                 training with an error. 1: at once.
+            env_step_timeout_s: Seconds that one step or reset of an environment may take; building
+                one may take five times as long. Longer ones count as failures. None: no limit.
             **options: Options of every task given by name, e.g. `action_repeat=2`.
 
         Raises:
@@ -128,6 +133,7 @@ class EZMConfig(OpenConfig, _Attributes):
             "termination": termination,
             "envs_per_task": envs_per_task,
             "max_consecutive_env_failures": max_consecutive_env_failures,
+            "env_step_timeout_s": env_step_timeout_s,
         }
         return self
 

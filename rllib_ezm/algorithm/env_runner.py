@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
@@ -23,7 +23,14 @@ from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import INFO_METRIC, PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.slot import TaskSlot
-from rllib_ezm.utils.ray_internals import OpenEnvRunner
+from rllib_ezm.tasks.watchdog import (
+    ENV_STEP_TIMEOUT_S,
+    BlackBox,
+    Death,
+    Watchdog,
+    WatchedVectorEnv,
+)
+from rllib_ezm.utils.ray_internals import OpenEnvRunner, actor_file
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 ENV_NAME = "ezm_multitask"
@@ -62,7 +69,8 @@ class MultiTaskEnvRunner(OpenEnvRunner):
     Works unchanged under RLlib's other algorithms.
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
-    `max_consecutive_env_failures` (10, see `TaskSlot`) and `envs_per_task` (1). The
+    `max_consecutive_env_failures` (10, see `TaskSlot`), `env_step_timeout_s` (60, see `Watchdog`)
+    and `envs_per_task` (1). The
     T * envs_per_task slots are distributed over the env runners. An env runner that gets
     tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so once for all.
     """
@@ -72,6 +80,8 @@ class MultiTaskEnvRunner(OpenEnvRunner):
 
     @override(OpenEnvRunner)
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        file = actor_file("ezm_env_runner") if kwargs.get("worker_index") else None
+        self._black_box = BlackBox(file) if file else None
         super().__init__(config=config, **kwargs)
         if self.seed is not None and self.worker_index:
             # RLlib's are consecutive, and the seeds of a runner's slots follow on from its own: the
@@ -103,11 +113,16 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         pool = EnvPool(self.tasks, options.get("termination", "respect"))
         limit = options.get("max_consecutive_env_failures", MAX_CONSECUTIVE_FAILURES)
 
+        watchdog = Watchdog(options.get("env_step_timeout_s", ENV_STEP_TIMEOUT_S), self._black_box)
+
         def make_slot_of(task: int) -> TaskSlot:
-            return TaskSlot(self.tasks, task, pool=pool, max_consecutive_failures=limit)
+            return TaskSlot(
+                self.tasks, task, pool=pool, max_consecutive_failures=limit, watchdog=watchdog
+            )
 
         self.env = DictInfoToList(
-            SyncVectorEnv(
+            WatchedVectorEnv(
+                watchdog,
                 [functools.partial(make_slot_of, task) for task in slots],
                 autoreset_mode=AutoresetMode.NEXT_STEP,
             )
@@ -216,6 +231,13 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         self._episode_index = [0] * self.num_envs
         self.forget_ongoing_episodes()
         self.reset_before_sampling()
+
+    def take_death(self) -> Death | None:
+        """What the process died of that this one replaces, once, if that was an environment."""
+        if self._black_box is None:
+            return None
+        death, self._black_box.previous = self._black_box.previous, None
+        return death
 
     def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
         """Plays exactly one full episode in every slot of this runner's share, from fresh resets.

@@ -125,13 +125,16 @@ class EZM(ResumableAlgorithm):
         for episode in episodes:
             chunk = to_chunk(episode)
             self.replay_buffer.add(chunk)
+            failures = count_env_failures(episode)
+            if episode.is_done and not failures:
+                self.consecutive_deaths.pop(chunk.task_id, None)
             self.task_statistics.add(
                 chunk.task_id,
                 chunk.episode_id,
                 chunk.rewards,
                 done=episode.is_done,
                 physics_error=ended_by_physics_error(episode),
-                env_failures=count_env_failures(episode),
+                env_failures=failures,
                 info=info_metrics(episode),
             )
         self.seconds["replay"] += time.perf_counter() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.execution.protocols import Collected, RestartableEnvRunner
+from rllib_ezm.tasks.failure import EnvironmentFailedError
 from rllib_ezm.tasks.statistics import TaskStatistics
+from rllib_ezm.tasks.watchdog import Death
 from rllib_ezm.utils.ray_internals import OpenAlgorithm
 from rllib_ezm.utils.seeding import derived_seed
 
@@ -44,6 +47,7 @@ class RecoverableAlgorithm(OpenAlgorithm):
         self.num_env_runner_restarts = 0
         self._run_seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint32)[0])
         self._num_checkpoints = 0
+        self.consecutive_deaths: Counter[int] = Counter()
         self.env_runner_group.foreach_env_runner(mark_started)
 
     @property
@@ -89,17 +93,49 @@ class RecoverableAlgorithm(OpenAlgorithm):
         seed = derived_seed(
             self._run_seed, self._num_checkpoints, RESTART, self.num_env_runner_restarts
         )
-        self.start_runners(group, seed, worker_ids)
+        for death in self.start_runners(group, seed, worker_ids):
+            if death is not None:
+                self._count_death(death)
+
+    def _count_death(self, death: Death) -> None:
+        """An environment took its process along; too often in a row is an error.
+
+        Raises:
+            EnvironmentFailedError: Names the task.
+        """
+        options = self.config.env_config
+        limit = options["max_consecutive_env_failures"]
+        self.task_statistics.env_failures[death.task_id] += 1
+        self.consecutive_deaths[death.task_id] += 1
+        num_consecutive = self.consecutive_deaths[death.task_id]
+        name = self.task_statistics.specs[death.task_id].name
+        text = death.describe(name, options.get("env_step_timeout_s"))
+        if num_consecutive >= limit:
+            raise EnvironmentFailedError(
+                f"{text}; env runners that it ended in a row: {num_consecutive} "
+                f"(max_consecutive_env_failures={limit} of .tasks(...)). Fix the environment, or "
+                "raise that limit."
+            )
+        logger.warning(
+            "%s. Its env runner was replaced, what that had not delivered is lost; such ends in a "
+            "row: %d, training ends at %d.",
+            text,
+            num_consecutive,
+            limit,
+        )
 
     def start_runners(
         self, group: EnvRunnerGroup, seed: int, worker_ids: list[int] | None = None
-    ) -> None:
+    ) -> list[Death | None]:
         """New episodes, new seeds and the learner's weights, whatever weights they had.
 
         Args:
             group: The env runners, for training or for evaluation.
             seed: Each gets its own seed derived from this one.
             worker_ids: Only these remote ones; None: all.
+
+        Returns:
+            What the processes before them died of, where that was an environment.
         """
         state = self.learner_group.get_state(
             components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
@@ -107,13 +143,15 @@ class RecoverableAlgorithm(OpenAlgorithm):
         env_steps = self.task_statistics.env_steps.copy()
         role = RUNNER if group is self.env_runner_group else EVALUATION
 
-        def start(runner: RestartableEnvRunner) -> None:
+        def start(runner: RestartableEnvRunner) -> Death | None:
             runner.reset_and_reseed(derived_seed(seed, role, runner.worker_index or 0), env_steps)
             runner.set_state(state)
+            return runner.take_death()
 
-        group.foreach_env_runner(
+        deaths: list[Death | None] = group.foreach_env_runner(
             start, local_env_runner=worker_ids is None, remote_worker_ids=worker_ids
         )
+        return deaths
 
 
 def mark_started(runner: RestartableEnvRunner) -> None:

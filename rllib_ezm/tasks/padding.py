@@ -12,7 +12,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_ezm.tasks.failure import EnvironmentFailedError, describe_failure
+from rllib_ezm.tasks.failure import (
+    ENVIRONMENT_ERRORS,
+    OLD_API,
+    EnvironmentFailedError,
+    environment_failed,
+)
 from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination, scalar_reward
 
 PaddedObs = dict[str, Any]
@@ -174,9 +179,12 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
                 is not finite.
         """
         try:
-            padded = self._pad(self.env.reset(seed=seed, options=options)[0])
-        except Exception as error:
-            raise EnvironmentFailedError(describe_failure(self.name, "reset()", error)) from error
+            returned: Any = self.env.reset(seed=seed, options=options)
+            if not (isinstance(returned, tuple) and len(returned) == 2):
+                raise TypeError(f"it returned {type(returned).__name__}; {OLD_API}")
+            padded = self._pad(returned[0])
+        except ENVIRONMENT_ERRORS as error:
+            raise environment_failed(self.name, "reset()", error) from error
         if not np.isfinite(padded).all():
             bad = np.flatnonzero(~np.isfinite(padded)).tolist()
             raise EnvironmentFailedError(
@@ -200,8 +208,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         try:
             obs, reward, terminated, truncated, info = self.env.step(own_action)
             padded, reward = self._pad(obs), scalar_reward(reward)
-        except Exception as error:
-            raise EnvironmentFailedError(describe_failure(self.name, "step()", error)) from error
+        except ENVIRONMENT_ERRORS as error:
+            raise environment_failed(self.name, "step()", error) from error
         if not (abs(reward) <= _FLOAT32_MAX and np.isfinite(padded).all()):
             return self.cut_short({PHYSICS_ERROR: True})
         self._last_obs = padded
