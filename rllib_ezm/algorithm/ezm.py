@@ -75,6 +75,7 @@ class EZM(ResumableAlgorithm):
 
     @override(Algorithm)
     def training_step(self) -> None:
+        self.check_env_runners()
         before = dict(self.seconds)
         started = time.perf_counter()
         steps_before, updates_before = self.num_env_steps, self.num_updates

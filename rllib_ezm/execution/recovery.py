@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,9 @@ class RecoverableAlgorithm(OpenAlgorithm):
         self._run_seed = int(np.random.SeedSequence(settings.seed).generate_state(1, np.uint32)[0])
         self._num_checkpoints = 0
         self.consecutive_deaths: Counter[int] = Counter()
+        self._restarts: Counter[int] = Counter()
+        self._restarts_without_progress = 0
+        self._without_env_runners_since: float | None = None
         self.env_runner_group.foreach_env_runner(mark_started)
 
     @property
@@ -58,18 +62,56 @@ class RecoverableAlgorithm(OpenAlgorithm):
     def collect(self) -> list[Collected]:
         """One fragment of every env runner that is there."""
         group = self.env_runner_group
+        asked = set(group.healthy_worker_ids())
         collected: list[Collected] = group.foreach_env_runner(
             lambda runner: runner.collect(),
             local_env_runner=group.num_remote_env_runners() == 0,
             timeout_seconds=self.config.sample_timeout_s,
         )
+        answered = {part.worker_index for part in collected}
+        if late := sorted(asked.intersection(group.healthy_worker_ids()) - answered):
+            logger.warning(
+                "Env runners %s have not answered within sample_timeout_s=%s; what they collected "
+                "is lost. Raise it in .env_runners(...).",
+                late,
+                self.config.sample_timeout_s,
+            )
         return collected
+
+    def check_env_runners(self) -> None:
+        """Whether anybody can collect, now or after a restart.
+
+        Raises:
+            RuntimeError: All env runners are lost, and RLlib's settings let none come back.
+        """
+        group, config = self.env_runner_group, self.config
+        if group.num_remote_env_runners() == 0 or group.num_healthy_remote_workers() > 0:
+            self._without_env_runners_since = None
+            return
+        now = time.monotonic()
+        since = self._without_env_runners_since = self._without_env_runners_since or now
+        limit = config.max_num_env_runner_restarts
+        if not config.restart_failed_env_runners:
+            cause = "restart_failed_env_runners=False"
+        elif limit >= 0 and all(
+            self._restarts[index] >= limit for index in range(1, group.num_remote_env_runners() + 1)
+        ):
+            cause = f"max_num_env_runner_restarts={limit}"
+        elif now - since > config.env_runner_restore_timeout_s:
+            cause = f"env_runner_restore_timeout_s={config.env_runner_restore_timeout_s}"
+        else:
+            return
+        raise RuntimeError(
+            f"No env runner is left ({cause} of .fault_tolerance(...)). The log says what they "
+            "died of."
+        )
 
     def unpack(self, collected: Sequence[Collected]) -> tuple[list[SingleAgentEpisode], list[Any]]:
         """Chunks of episodes and RLlib's metrics; starts the runners that Ray has restarted.
 
         Raises:
             EnvironmentFailedError: A task's environments failed too often in a row.
+            RuntimeError: Env runners were lost too often in a row.
         """
         for part in collected:
             if part.failure is not None:
@@ -77,6 +119,8 @@ class RecoverableAlgorithm(OpenAlgorithm):
         waiting = [part.worker_index for part in collected if part.episodes is None]
         if waiting:
             self._start_restarted(self.env_runner_group, waiting)
+        if len(waiting) < len(collected):
+            self._restarts_without_progress = 0
         episodes = [episode for part in collected for episode in part.episodes or ()]
         return episodes, [part.metrics for part in collected if part.episodes is not None]
 
@@ -96,6 +140,16 @@ class RecoverableAlgorithm(OpenAlgorithm):
         for death in self.start_runners(group, seed, worker_ids):
             if death is not None:
                 self._count_death(death)
+        if group is self.env_runner_group:
+            self._restarts.update(worker_ids)
+        self._restarts_without_progress += len(worker_ids)
+        tolerance = self.config.num_consecutive_env_runner_failures_tolerance
+        if self._restarts_without_progress > tolerance:
+            raise RuntimeError(
+                f"Env runners were lost {self._restarts_without_progress} times without anything "
+                f"collected in between (num_consecutive_env_runner_failures_tolerance={tolerance} "
+                "of .fault_tolerance(...)). The log says what they died of."
+            )
 
     def _count_death(self, death: Death) -> None:
         """An environment took its process along; too often in a row is an error.

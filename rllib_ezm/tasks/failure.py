@@ -45,7 +45,7 @@ def environment_failed(name: str, where: str, error: BaseException) -> Environme
 
 def describe_failure(name: str, where: str, error: BaseException) -> str:
     """One line: the task, what was called, the error and the place in the code it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = list(traceback.extract_tb(error.__traceback__))
     if isinstance(error, EnvironmentTimeoutError):
         text = f"{name}: {where} {error}"
         frames = frames[:-1]  # the last one is of the watchdog

@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import faulty_env
@@ -14,12 +15,13 @@ from helpers.results import nan_paths
 from helpers.tiny import tiny_config
 from ray import cloudpickle
 
-from rllib_ezm import EZMConfig
+from rllib_ezm import EZM, EZMConfig
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
+from rllib_ezm.tasks.watchdog import STEP, Death
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-CAUGHT, ENDING = ("exits", "hangs"), ("hangs in C", "dies")
+FAULTS = ("none", "exits", "hangs", "hangs in C")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,48 +52,70 @@ def broken_config(faults: tuple[str, ...], folder: Path | None, num_env_runners:
 def test_a_run_outlives_environments_that_end_their_process(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    faults = ("none", *CAUGHT, *ENDING)
-    algorithm = broken_config(faults, tmp_path, 2).build_algo()
+    algorithm = broken_config(FAULTS, tmp_path, 2).build_algo()
     try:
         with caplog.at_level(logging.WARNING, "rllib_ezm.execution.recovery"):
             for _ in range(30):
                 result = algorithm.train()
                 tasks = result["tasks"]
-                if result["env_runner_restarts"] == 2 and all(
-                    tasks[name]["episodes"] > 3 for name in faults
+                if result["env_runner_restarts"] == 1 and all(
+                    tasks[name]["episodes"] > 3 for name in FAULTS
                 ):
                     break
         assert nan_paths(result) == []
-        assert {name: tasks[name]["env_failures"] for name in faults} == {
+        assert {name: tasks[name]["env_failures"] for name in FAULTS} == {
             "none": 0,
             "exits": 1,
             "hangs": 1,
             "hangs in C": 1,
-            "dies": 1,
         }
-        assert result["env_runner_restarts"] == 2
+        assert result["env_runner_restarts"] == 1
         buffer = algorithm.replay_buffer
-        for task, name in enumerate(faults):
+        for task, name in enumerate(FAULTS):
             assert buffer.num_transitions(task) == tasks[name]["env_steps"]
         assert "hangs in C: step() took longer than env_step_timeout_s=1.0 of" in caplog.text
-        assert "dies: the process died in step()" in caplog.text
         assert tasks["none"]["episode_return_mean"] == sum(range(LENGTH + 1))
+        death = Death(FAULTS.index("exits"), STEP, "")
+        algorithm._count_death(death)
+        with pytest.raises(EnvironmentFailedError, match=r"^exits: the process died.*in a row: 2"):
+            algorithm._count_death(death)
+        algorithm._restarts_without_progress = 100
+        with pytest.raises(RuntimeError, match=r"lost 101 times.*failures_tolerance=100 of"):
+            algorithm._start_restarted(algorithm.env_runner_group, [1])
     finally:
         algorithm.stop()
 
 
+def test_after_a_streak_of_exits_the_run_ends_with_the_task_and_the_cause() -> None:
+    algorithm = broken_config(("exits",), None, 0).build_algo()
+    try:
+        message = r"^exits: step\(\) raised SystemExit: 3 .*failures in a row: 2"
+        with pytest.raises(EnvironmentFailedError, match=message):
+            algorithm.train()
+    finally:
+        algorithm.stop()
+
+
+def train_for_ever(algorithm: EZM) -> None:
+    while True:
+        algorithm.train()
+
+
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("settings", "message"),
     [
-        ("dies", r"^dies: the process died in step\(\).*in a row: 2 \(max_consecutive_env_fail"),
-        ("exits", r"^exits: step\(\) raised SystemExit: 3 .*failures in a row: 2"),
+        ({"max_num_env_runner_restarts": 0}, "No env runner is left.*env_runner_restarts=0"),
+        (
+            {"restart_failed_env_runners": False, "ignore_env_runner_failures": True},
+            "No env runner is left.*restart_failed_env_runners=False",
+        ),
     ],
 )
-def test_after_a_streak_the_run_ends_with_the_task_and_the_cause(fault: str, message: str) -> None:
-    algorithm = broken_config((fault,), None, 1).build_algo()
+def test_rllibs_settings_of_fault_tolerance_hold(settings: dict[str, Any], message: str) -> None:
+    config = broken_config(("dies",), None, 1).fault_tolerance(**settings)
+    algorithm = config.build_algo()
     try:
-        with pytest.raises(EnvironmentFailedError, match=message):
-            for _ in range(30):
-                algorithm.train()
+        with pytest.raises(RuntimeError, match=message):
+            train_for_ever(algorithm)
     finally:
         algorithm.stop()
