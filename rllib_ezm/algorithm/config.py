@@ -88,6 +88,7 @@ class EZMConfig(OpenConfig, _Attributes):
         self.metrics_num_episodes_for_smoothing = 10
         self.evaluation_interval = None
         self.evaluation_duration = 5
+        self.evaluation_sample_timeout_s = 3600.0
         self.evaluation_config = AlgorithmConfig.overrides(explore=False)
         self.custom_evaluation_function = evaluate_per_task
 
@@ -249,10 +250,12 @@ class EZMConfig(OpenConfig, _Attributes):
             if self.max_replay_bytes is None
             else f"{self.max_replay_bytes / 2**30:.1f} GiB"
         )
+        endless = [spec.name for spec in tasks.specs if spec.max_episode_steps is None]
+        reminder = f"; without max_episode_steps: {', '.join(endless)}" if endless else ""
         return (
             f"{tasks.num_tasks} tasks (padded to {tasks.obs_dim} observation and "
             f"{tasks.action_dim} action dims); replay of {self.capacity_per_task:,} observations "
-            f"per task, up to {needed / 2**30:.2f} GiB (budget: {budget})"
+            f"per task, up to {needed / 2**30:.2f} GiB (budget: {budget}){reminder}"
         )
 
     @override(AlgorithmConfig)

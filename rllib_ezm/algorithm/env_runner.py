@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,10 @@ class PlayedEpisode(NamedTuple):
     physics_error: bool = False
     env_failures: int = 0
     info: Mapping[str, float] = {}
+
+
+class EvaluationTimeoutError(RuntimeError):
+    """An evaluation's episodes took too long; names the tasks that were not over."""
 
 
 class MultiTaskEnvRunner(OpenEnvRunner):
@@ -239,13 +244,24 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         death, self._black_box.previous = self._black_box.previous, None
         return death
 
-    def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
+    def play_episodes(
+        self, *, explore: bool = False, timeout_s: float | None = None
+    ) -> list[PlayedEpisode]:
         """Plays exactly one full episode in every slot of this runner's share, from fresh resets.
 
         A slot whose episode is over goes on acting until all are; those steps do not count.
+
+        Args:
+            explore: Whether to act with exploration.
+            timeout_s: Seconds that this may take; None: any time.
+
+        Raises:
+            EvaluationTimeoutError: It took longer.
+            EnvironmentFailedError: A task's environments failed too often in a row.
         """
         if not self._share:
             return []
+        started = time.monotonic()
         self._first_tasks = list(self._share)
         self._episode_index = [0] * self.num_envs
         partial: dict[str, PlayedEpisode] = {}
@@ -273,9 +289,25 @@ class MultiTaskEnvRunner(OpenEnvRunner):
                     finished.append(played)
                 else:
                     partial[chunk.id_] = played
+            if timeout_s is not None and time.monotonic() - started > timeout_s:
+                self._give_up_on(partial.values(), timeout_s)
         self.reset_before_sampling()
         self.get_metrics()
         return finished
+
+    def _give_up_on(self, unfinished: Iterable[PlayedEpisode], timeout_s: float) -> None:
+        """Raises if there are any of these episodes."""
+        waiting = sorted(
+            f"{self.tasks.names[e.task_id]} ({e.length} decisions)" for e in unfinished
+        )
+        if not waiting:
+            return
+        self.reset_before_sampling()
+        self.get_metrics()
+        raise EvaluationTimeoutError(
+            f"The evaluation took longer than evaluation_sample_timeout_s={timeout_s} of "
+            f".evaluation(...) and does not count; it waited for {', '.join(waiting)}."
+        )
 
 
 def ended_by_physics_error(episode: SingleAgentEpisode) -> bool:

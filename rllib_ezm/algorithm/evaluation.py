@@ -16,8 +16,13 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
-from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.algorithm.env_runner import (
+    EvaluationTimeoutError,
+    MultiTaskEnvRunner,
+    PlayedEpisode,
+)
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
+from rllib_ezm.tasks.failure import EnvironmentFailedError
 from rllib_ezm.tasks.multitask import resolve_tasks
 from rllib_ezm.tasks.protocol import protocol_name
 from rllib_ezm.tasks.spec import TaskSpec
@@ -26,12 +31,15 @@ logger = logging.getLogger(__name__)
 
 PLAY = "play"
 
+Played = list[PlayedEpisode] | EnvironmentFailedError | EvaluationTimeoutError
+"""An env runner's episodes, or why it has none: raised there, RLlib would only restart it."""
+
 
 @runtime_checkable
 class PlaysEpisodes(Protocol):
     """An algorithm that has its own way to wait for the episodes of an evaluation."""
 
-    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Played]:
         """The episodes of each env runner that was not lost."""
         ...
 
@@ -45,7 +53,11 @@ def evaluate_per_task(
     `info_metrics`, the means of the first two over the tasks, and the constants of each task that
     `rllib-ezm report` needs. Works for every algorithm that collects with `MultiTaskEnvRunner`;
     asynchronous EZM goes on training beside env runners of the evaluation's own. Where an env
-    runner was lost on the way, the evaluation is void and nothing is logged.
+    runner was lost on the way or took longer than `evaluation_sample_timeout_s`, the evaluation is
+    void and nothing is logged.
+
+    Raises:
+        EnvironmentFailedError: A task's environments failed too often in a row.
 
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
@@ -55,7 +67,14 @@ def evaluate_per_task(
     if len(results) < max(env_runner_group.num_remote_env_runners(), 1):
         logger.warning("An env runner was lost in this evaluation, which does not count.")
         return {}, 0, 0
-    played = [episode for episodes in results for episode in episodes]
+    played: list[PlayedEpisode] = []
+    for part in results:
+        if isinstance(part, EnvironmentFailedError):
+            raise part
+        if isinstance(part, EvaluationTimeoutError):
+            logger.warning("%s", part)
+            return {}, 0, 0
+        played += part
     options = algorithm.config.env_config
     specs = resolve_tasks(options["tasks"])
     report = to_report(specs, played, protocol_of(options))
@@ -80,13 +99,16 @@ def evaluate_per_task(
     return {}, steps, steps
 
 
-def _play(runner: MultiTaskEnvRunner) -> list[PlayedEpisode]:
-    return runner.play_episodes()
+def _play(runner: MultiTaskEnvRunner) -> Played:
+    try:
+        return runner.play_episodes(timeout_s=runner.config.evaluation_sample_timeout_s)
+    except (EnvironmentFailedError, EvaluationTimeoutError) as error:
+        return error
 
 
-def play_and_wait(group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+def play_and_wait(group: EnvRunnerGroup) -> list[Played]:
     """The episodes of each env runner that was not lost."""
-    played: list[list[PlayedEpisode]] = group.foreach_env_runner(
+    played: list[Played] = group.foreach_env_runner(
         _play, local_env_runner=group.num_remote_env_runners() == 0
     )
     return played
@@ -94,7 +116,7 @@ def play_and_wait(group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
 
 def play_beside(
     group: EnvRunnerGroup, work_until: Callable[[Callable[[], bool]], None]
-) -> list[list[PlayedEpisode]]:
+) -> list[Played]:
     """The episodes of each env runner that was not lost, with other work going on meanwhile.
 
     Args:
@@ -106,7 +128,7 @@ def play_beside(
         for index in group.healthy_worker_ids()
         if group.foreach_env_runner_async(_play, tag=PLAY, remote_worker_ids=[index])
     }
-    results: dict[int, list[PlayedEpisode]] = {}
+    results: dict[int, Played] = {}
 
     def over() -> bool:
         results.update(group.fetch_ready_async_reqs(tags=PLAY, timeout_seconds=0.0))

@@ -29,13 +29,13 @@ from rllib_ezm.algorithm.batches import shard_for_learners, to_chunk
 from rllib_ezm.algorithm.checkpoint_summary import write_summary
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
-    PlayedEpisode,
     count_env_failures,
     ended_by_physics_error,
     info_metrics,
 )
-from rllib_ezm.algorithm.evaluation import play_and_wait, play_beside
+from rllib_ezm.algorithm.evaluation import Played, play_and_wait, play_beside
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.algorithm.support_check import SupportCheck
 from rllib_ezm.algorithm.training_metrics import log_pipeline, log_progress, log_tasks
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
@@ -68,6 +68,12 @@ class EZM(ResumableAlgorithm):
             self._check_actors_fit(config)
         super().setup(config)
         logger.warning("EZM: %s.", self.config.describe())
+        self._support_check = SupportCheck(
+            self.config.get_task_set().names,
+            reward_support=self.config.reward_support,
+            value_support=self.config.value_support,
+            discount=self.config.gamma,
+        )
         self.seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
         self._stage_seconds = dict.fromkeys(STAGES, 0.0)
         if self.config.asynchronous:
@@ -129,6 +135,9 @@ class EZM(ResumableAlgorithm):
             failures = count_env_failures(episode)
             if episode.is_done and not failures:
                 self.consecutive_deaths.pop(chunk.task_id, None)
+            self._support_check.add(
+                chunk.task_id, chunk.episode_id, chunk.rewards, done=episode.is_done
+            )
             self.task_statistics.add(
                 chunk.task_id,
                 chunk.episode_id,
@@ -217,7 +226,7 @@ class EZM(ResumableAlgorithm):
             self.evaluation_score_mean = float(scores["normalized_score_mean"])
         return results
 
-    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Played]:
         """An evaluation's episodes; asynchronous training goes on beside remote env runners."""
         if self.pipeline is None or env_runner_group.num_remote_env_runners() == 0:
             return play_and_wait(env_runner_group)

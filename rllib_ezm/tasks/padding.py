@@ -168,6 +168,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         self._last_obs = np.zeros(obs_dim, dtype=np.float32)
         self._info_metrics = info_metrics
         self._metrics: dict[str, float] = {}
+        self.breakdown = "the environment said so"
+        """What was not finite when the simulation last broke down."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -211,6 +213,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         except ENVIRONMENT_ERRORS as error:
             raise environment_failed(self.name, "step()", error) from error
         if not (abs(reward) <= _FLOAT32_MAX and np.isfinite(padded).all()):
+            bad = np.flatnonzero(~np.isfinite(padded)).tolist()
+            self.breakdown = f"reward {reward}, observation dims that are not finite: {bad}"
             return self.cut_short({PHYSICS_ERROR: True})
         self._last_obs = padded
         kept: dict[str, Any] = {}

@@ -19,13 +19,20 @@ from rllib_ezm.tasks.failure import (
     environment_failed,
 )
 from rllib_ezm.tasks.multitask import TaskSet
-from rllib_ezm.tasks.padding import PadTask
+from rllib_ezm.tasks.padding import PHYSICS_ERROR, PadTask
 from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.watchdog import BUILDING, CLOSE, RESET, STEP, Watchdog
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MAX_STEPS_WITHOUT_LIMIT = 10_000
+"""Simulator steps after which an episode of a task without `max_episode_steps` is an error.
+
+Whether an environment ends its own episodes cannot be known before. The longest time limit of
+Gymnasium's, DeepMind Control's and HumanoidBench's tasks is 2,000.
+"""
 
 
 class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
@@ -39,6 +46,10 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
     with the last good observation, reward 0 and `info["env_failures"] = 1`. If it was in `reset` or
     in building it, the slot tries again with another seed and reports the number of failures in
     that reset's info.
+
+    Two faults are errors whatever happens next: as many episodes in a row as failures may be, that
+    all broke down in their first decision, and an episode without end, see
+    `MAX_STEPS_WITHOUT_LIMIT`.
 
     Args:
         tasks: The task set.
@@ -70,6 +81,8 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         self._tasks = tasks
         self._max_failures = max_consecutive_failures
         self._failures: Counter[int] = Counter()
+        self._broken_starts: Counter[int] = Counter()
+        self._decisions = 0
         self._guard = (watchdog or Watchdog()).guard
 
     def reset(
@@ -81,6 +94,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
             EnvironmentFailedError: Its environments failed too often in a row.
         """
         super().reset(seed=seed)
+        self._decisions = 0
         if self._current is not None and self._current.task_id != self.next_task:
             self._pool.release(self._current)
             self._current = None
@@ -98,9 +112,11 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         """One decision in the current task.
 
         Raises:
-            EnvironmentFailedError: Its environments failed too often in a row.
+            EnvironmentFailedError: Its environments failed too often in a row, or its episode does
+                not end.
         """
         env = self._playing()
+        self._decisions += 1
         try:
             result = self._call(env.task_id, STEP, env.step, action)
         except EnvironmentFailedError as error:
@@ -108,7 +124,36 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
             return env.cut_short({ENV_FAILURES: 1})
         if result[2] or result[3]:
             del self._failures[env.task_id]
+            self._check_start(env, result[4])
+        else:
+            self._check_end(env)
         return result
+
+    def _check_start(self, env: PadTask, info: dict[str, Any]) -> None:
+        """Counts episodes in a row that broke down in their first decision."""
+        if not (info.get(PHYSICS_ERROR) and self._decisions == 1):
+            del self._broken_starts[env.task_id]
+            return
+        self._broken_starts[env.task_id] += 1
+        if self._broken_starts[env.task_id] >= self._max_failures:
+            raise EnvironmentFailedError(
+                f"{env.name}: {self._max_failures} episodes in a row (max_consecutive_env_failures "
+                f"of .tasks(...)) broke down in their first decision ({env.breakdown}). Fix the "
+                "environment: rewards and observations must be finite numbers."
+            )
+
+    def _check_end(self, env: PadTask) -> None:
+        """Raises if an episode without a time limit seems to have no end."""
+        spec = self._tasks.specs[env.task_id]
+        if spec.max_episode_steps is not None:
+            return
+        if self._decisions * spec.action_repeat >= MAX_STEPS_WITHOUT_LIMIT:
+            raise EnvironmentFailedError(
+                f"{env.name}: an episode has not ended within {MAX_STEPS_WITHOUT_LIMIT} simulator "
+                "steps, and the task has no time limit. Set its max_episode_steps, in "
+                f'register_task(...) or as {{"name": {env.name!r}, "max_episode_steps": 1000}} in '
+                ".tasks([...]); for longer episodes, to their length."
+            )
 
     def render(self) -> Any:
         """The current task's frame."""

@@ -90,8 +90,18 @@ class TaskSpec:
         return tuple(names)
 
     def build(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """Returns a new environment with the time limit of `max_episode_steps` applied."""
-        env = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        """Returns a new environment with the time limit of `max_episode_steps` applied.
+
+        Raises:
+            ValueError: If `make` returns something else.
+        """
+        env: Any = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        if not isinstance(env, gym.Env):
+            raise ValueError(
+                f"Task {self.name!r}: `make` must return a gymnasium.Env, got "
+                f"{type(env).__module__}.{type(env).__name__}. Derive it from gymnasium.Env, or "
+                "wrap one of the older gym as shimmy does."
+            )
         if self.max_episode_steps is None:
             return env
         return TimeLimit(env, self.max_episode_steps)
