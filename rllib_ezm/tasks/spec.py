@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
+from rllib_ezm.tasks.failure import environment_failed
 from rllib_ezm.tasks.padding import flat_dims
 
 
@@ -94,8 +95,12 @@ class TaskSpec:
 
         Raises:
             ValueError: If `make` returns something else.
+            EnvironmentFailedError: If `make` calls `exit()`.
         """
-        env: Any = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        try:
+            env: Any = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        except SystemExit as error:
+            raise environment_failed(self.name, "building the environment", error) from error
         if not isinstance(env, gym.Env):
             raise ValueError(
                 f"Task {self.name!r}: `make` must return a gymnasium.Env, got "

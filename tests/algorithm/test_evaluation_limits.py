@@ -11,6 +11,8 @@ from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec
 
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
 
 def test_an_evaluation_that_takes_too_long_does_not_count_and_names_its_task(
     caplog: pytest.LogCaptureFixture,
