@@ -36,6 +36,7 @@ from rllib_ezm.search.settings import PlanningSettings
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
+from rllib_ezm.tasks.watchdog import ENV_STEP_TIMEOUT_S
 from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.utils.ray_internals import OpenConfig
 from rllib_ezm.utils.settings import defaults, settings_of
@@ -113,6 +114,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         envs_per_task: int = 1,
         termination: str = "respect",
         max_consecutive_env_failures: int = MAX_CONSECUTIVE_FAILURES,
+        env_step_timeout_s: float | None = ENV_STEP_TIMEOUT_S,
         **options: Any,
     ) -> EZMConfig:
         """Choose the tasks to train on at once; a task's id is its position.
@@ -125,6 +127,8 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             max_consecutive_env_failures: An environment that raises an exception is built again and
                 its episode truncated; so many times in a row, for one task in one slot, end the
                 training with an error. 1: at once.
+            env_step_timeout_s: Seconds that one step or reset of an environment may take; building
+                one may take five times as long. Longer ones count as failures. None: no limit.
             **options: Options of every task given by name, e.g. `action_repeat=2`.
 
         Raises:
@@ -141,6 +145,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             "termination": termination,
             "envs_per_task": envs_per_task,
             "max_consecutive_env_failures": max_consecutive_env_failures,
+            "env_step_timeout_s": env_step_timeout_s,
         }
         return self
 
@@ -263,10 +268,12 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             if self.max_replay_bytes is None
             else f"{self.max_replay_bytes / 2**30:.1f} GiB"
         )
+        endless = [spec.name for spec in tasks.specs if spec.max_episode_steps is None]
+        reminder = f"; without max_episode_steps: {', '.join(endless)}" if endless else ""
         return (
             f"{tasks.num_tasks} tasks (padded to {tasks.obs_dim} observation and "
             f"{tasks.action_dim} action dims); replay of {self.capacity_per_task:,} observations "
-            f"per task, up to {needed / 2**30:.2f} GiB (budget: {budget})"
+            f"per task, up to {needed / 2**30:.2f} GiB (budget: {budget}){reminder}"
         )
 
     @override(AlgorithmConfig)

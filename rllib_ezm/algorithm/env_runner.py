@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,14 @@ from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import INFO_METRIC, PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
 from rllib_ezm.tasks.slot import TaskSlot
-from rllib_ezm.tasks.vector import SlotVector
-from rllib_ezm.utils.ray_internals import RLLIB_METRICS, OpenEnvRunner
+from rllib_ezm.tasks.watchdog import (
+    ENV_STEP_TIMEOUT_S,
+    BlackBox,
+    Death,
+    Watchdog,
+    WatchedVectorEnv,
+)
+from rllib_ezm.utils.ray_internals import RLLIB_METRICS, OpenEnvRunner, actor_file
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 ENV_NAME = "ezm_multitask"
@@ -66,6 +73,10 @@ class Played(NamedTuple):
     metrics: dict[str, Any]
 
 
+class EvaluationTimeoutError(RuntimeError):
+    """An evaluation's episodes took too long; names the tasks that were not over."""
+
+
 class MultiTaskEnvRunner(OpenEnvRunner):
     """Collects every task of `env_config["tasks"]` in equal shares of env steps.
 
@@ -75,7 +86,8 @@ class MultiTaskEnvRunner(OpenEnvRunner):
     Works unchanged under RLlib's other algorithms.
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
-    `max_consecutive_env_failures` (10, see `TaskSlot`) and `envs_per_task` (1). The
+    `max_consecutive_env_failures` (10, see `TaskSlot`), `env_step_timeout_s` (60, see `Watchdog`)
+    and `envs_per_task` (1). The
     T * envs_per_task slots are distributed over the env runners. An env runner that gets
     tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so once for all.
     """
@@ -87,6 +99,8 @@ class MultiTaskEnvRunner(OpenEnvRunner):
 
     @override(OpenEnvRunner)
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        file = actor_file("ezm_env_runner") if kwargs.get("worker_index") else None
+        self._black_box = BlackBox(file) if file else None
         super().__init__(config=config, **kwargs)
         if self.seed is not None and self.worker_index:
             # RLlib's are consecutive, and the seeds of a runner's slots follow on from its own: the
@@ -118,10 +132,15 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         pool = EnvPool(self.tasks, options.get("termination", "respect"))
         limit = options.get("max_consecutive_env_failures", MAX_CONSECUTIVE_FAILURES)
 
-        def make_slot_of(task: int) -> TaskSlot:
-            return TaskSlot(self.tasks, task, pool=pool, max_consecutive_failures=limit)
+        watchdog = Watchdog(options.get("env_step_timeout_s", ENV_STEP_TIMEOUT_S), self._black_box)
 
-        self.env = SlotVector(
+        def make_slot_of(task: int) -> TaskSlot:
+            return TaskSlot(
+                self.tasks, task, pool=pool, max_consecutive_failures=limit, watchdog=watchdog
+            )
+
+        self.env = WatchedVectorEnv(
+            watchdog,
             [functools.partial(make_slot_of, task) for task in slots],
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
@@ -244,10 +263,27 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         self.forget_ongoing_episodes()
         self.reset_before_sampling()
 
-    def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
+    def take_death(self) -> Death | None:
+        """What the process died of that this one replaces, once, if that was an environment."""
+        if self._black_box is None:
+            return None
+        death, self._black_box.previous = self._black_box.previous, None
+        return death
+
+    def play_episodes(
+        self, *, explore: bool = False, timeout_s: float | None = None
+    ) -> list[PlayedEpisode]:
         """Plays exactly one full episode in every slot of this runner's share, from fresh resets.
 
         A slot whose episode is over goes on acting until all are; those steps do not count.
+
+        Args:
+            explore: Whether to act with exploration.
+            timeout_s: Seconds that this may take; None: any time.
+
+        Raises:
+            EvaluationTimeoutError: It took longer.
+            EnvironmentFailedError: A task's environments failed too often in a row.
         """
         if not self._share:
             return []
@@ -255,12 +291,15 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         self._episode_index = [0] * self.num_envs
         self._playing = True
         try:
-            return self._play_until_all_are_over(explore=explore)
+            return self._play_until_all_are_over(explore, timeout_s)
         finally:
             self._playing = False
             self.reset_before_sampling()
 
-    def _play_until_all_are_over(self, *, explore: bool) -> list[PlayedEpisode]:
+    def _play_until_all_are_over(
+        self, explore: bool, timeout_s: float | None
+    ) -> list[PlayedEpisode]:
+        started = time.monotonic()
         partial: dict[str, PlayedEpisode] = {}
         finished: list[PlayedEpisode] = []
         force_reset = True
@@ -284,14 +323,29 @@ class MultiTaskEnvRunner(OpenEnvRunner):
                     finished.append(played)
                 else:
                     partial[chunk.id_] = played
+            if timeout_s is not None and time.monotonic() - started > timeout_s:
+                self._give_up_on(partial.values(), timeout_s)
         return finished
 
-    def play(self) -> Played:
+    def _give_up_on(self, unfinished: Iterable[PlayedEpisode], timeout_s: float) -> None:
+        """Raises if there are any of these episodes."""
+        waiting = sorted(
+            f"{self.tasks.names[e.task_id]} ({e.length} decisions)" for e in unfinished
+        )
+        if not waiting:
+            return
+        self.get_metrics()
+        raise EvaluationTimeoutError(
+            f"The evaluation took longer than evaluation_sample_timeout_s={timeout_s} of "
+            f".evaluation(...) and does not count; it waited for {', '.join(waiting)}."
+        )
+
+    def play(self, *, timeout_s: float | None = None) -> Played:
         """`play_episodes`, with what callbacks logged meanwhile; RLlib's own metrics do not count.
 
         They are of all steps, also of those after a slot's episode.
         """
-        episodes, metrics = self.play_episodes(), self.get_metrics()
+        episodes, metrics = self.play_episodes(timeout_s=timeout_s), self.get_metrics()
         return Played(
             episodes, {key: value for key, value in metrics.items() if key not in RLLIB_METRICS}
         )

@@ -17,8 +17,14 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
-from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, Played, PlayedEpisode
+from rllib_ezm.algorithm.env_runner import (
+    EvaluationTimeoutError,
+    MultiTaskEnvRunner,
+    Played,
+    PlayedEpisode,
+)
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
+from rllib_ezm.tasks.failure import EnvironmentFailedError
 from rllib_ezm.tasks.multitask import resolve_tasks
 from rllib_ezm.tasks.protocol import protocol_name
 from rllib_ezm.tasks.spec import TaskSpec
@@ -27,12 +33,15 @@ logger = logging.getLogger(__name__)
 
 PLAY = "play"
 
+Answer = Played | EnvironmentFailedError | EvaluationTimeoutError
+"""What an env runner played, or why it has none: raised there, RLlib would only restart it."""
+
 
 @runtime_checkable
 class PlaysEpisodes(Protocol):
     """An algorithm that has its own way to wait for the episodes of an evaluation."""
 
-    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Played]:
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Answer]:
         """The episodes of each env runner that was not lost."""
         ...
 
@@ -46,22 +55,33 @@ def evaluate_per_task(
     `info_metrics`, the means of the first two over the tasks, the constants of each task that
     `rllib-ezm report` needs, and, under `env_runners/`, what callbacks logged. Works for every
     algorithm that collects with `MultiTaskEnvRunner`; asynchronous EZM goes on training beside env
-    runners of the evaluation's own. Where an env runner was lost on the way, the evaluation is void
-    and nothing is logged.
+    runners of the evaluation's own. Where an env runner was lost on the way or took longer than
+    `evaluation_sample_timeout_s`, the evaluation is void and nothing is logged.
+
+    Raises:
+        EnvironmentFailedError: A task's environments failed too often in a row.
 
     Returns:
         An empty dict (RLlib reads the logged metrics), env steps, agent steps.
     """
     play = algorithm.play_episodes if isinstance(algorithm, PlaysEpisodes) else play_and_wait
-    results = play(env_runner_group)
-    if len(results) < max(env_runner_group.num_remote_env_runners(), 1):
+    answers = play(env_runner_group)
+    if len(answers) < max(env_runner_group.num_remote_env_runners(), 1):
         logger.warning("An env runner was lost in this evaluation, which does not count.")
         return {}, 0, 0
-    played = [episode for result in results for episode in result.episodes]
+    parts: list[Played] = []
+    for answer in answers:
+        if isinstance(answer, EnvironmentFailedError):
+            raise answer
+        if isinstance(answer, EvaluationTimeoutError):
+            logger.warning("%s", answer)
+            return {}, 0, 0
+        parts.append(answer)
+    played = [episode for part in parts for episode in part.episodes]
     options = evaluation_config_of(algorithm).env_config
     specs = resolve_tasks(options["tasks"])
     report = to_report(specs, played, protocol_of(options))
-    logged = [result.metrics for result in results if result.metrics]
+    logged = [part.metrics for part in parts if part.metrics]
     if logged:
         algorithm.metrics.aggregate(logged, key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
     log = algorithm.metrics.log_value
@@ -85,13 +105,16 @@ def evaluate_per_task(
     return {}, steps, steps
 
 
-def _play(runner: MultiTaskEnvRunner) -> Played:
-    return runner.play()
+def _play(runner: MultiTaskEnvRunner) -> Answer:
+    try:
+        return runner.play(timeout_s=runner.config.evaluation_sample_timeout_s)
+    except (EnvironmentFailedError, EvaluationTimeoutError) as error:
+        return error
 
 
-def play_and_wait(group: EnvRunnerGroup) -> list[Played]:
+def play_and_wait(group: EnvRunnerGroup) -> list[Answer]:
     """The episodes of each env runner that was not lost."""
-    played: list[Played] = group.foreach_env_runner(
+    played: list[Answer] = group.foreach_env_runner(
         _play, local_env_runner=group.num_remote_env_runners() == 0
     )
     return played
@@ -99,7 +122,7 @@ def play_and_wait(group: EnvRunnerGroup) -> list[Played]:
 
 def play_beside(
     group: EnvRunnerGroup, work_until: Callable[[Callable[[], bool]], None]
-) -> list[Played]:
+) -> list[Answer]:
     """The episodes of each env runner that was not lost, with other work going on meanwhile.
 
     Args:
@@ -111,7 +134,7 @@ def play_beside(
         for index in group.healthy_worker_ids()
         if group.foreach_env_runner_async(_play, tag=PLAY, remote_worker_ids=[index])
     }
-    results: dict[int, Played] = {}
+    results: dict[int, Answer] = {}
 
     def over() -> bool:
         results.update(group.fetch_ready_async_reqs(tags=PLAY, timeout_seconds=0.0))

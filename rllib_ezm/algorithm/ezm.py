@@ -29,18 +29,19 @@ from rllib_ezm.algorithm.batches import shard_for_learners, to_chunk
 from rllib_ezm.algorithm.checkpoint_summary import write_summary
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
-    Played,
     count_env_failures,
     ended_by_physics_error,
     info_metrics,
 )
 from rllib_ezm.algorithm.evaluation import (
+    Answer,
     evaluation_config_of,
     play_and_wait,
     play_beside,
     protocol_of,
 )
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.algorithm.support_check import SupportCheck
 from rllib_ezm.algorithm.training_metrics import log_pipeline, log_progress, log_tasks
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
@@ -73,6 +74,12 @@ class EZM(ResumableAlgorithm):
         check_local_gpu(config.num_learners, config.num_gpus_per_learner)
         super().setup(config)
         logger.warning("EZM: %s.", self.config.describe())
+        self._support_check = SupportCheck(
+            self.config.get_task_set().names,
+            reward_support=self.config.reward_support,
+            value_support=self.config.value_support,
+            discount=self.config.gamma,
+        )
         self.seconds = dict.fromkeys(("sample", "replay", "reanalyze", "update", "sync"), 0.0)
         self._stage_seconds = dict.fromkeys(STAGES, 0.0)
         if self.config.asynchronous:
@@ -80,6 +87,7 @@ class EZM(ResumableAlgorithm):
 
     @override(Algorithm)
     def training_step(self) -> None:
+        self.check_env_runners()
         before = dict(self.seconds)
         started = time.perf_counter()
         steps_before, updates_before = self.num_env_steps, self.num_updates
@@ -130,13 +138,19 @@ class EZM(ResumableAlgorithm):
         for episode in episodes:
             chunk = to_chunk(episode)
             self.replay_buffer.add(chunk)
+            failures = count_env_failures(episode)
+            if episode.is_done and not failures:
+                self.consecutive_deaths.pop(chunk.task_id, None)
+            self._support_check.add(
+                chunk.task_id, chunk.episode_id, chunk.rewards, done=episode.is_done
+            )
             self.task_statistics.add(
                 chunk.task_id,
                 chunk.episode_id,
                 chunk.rewards,
                 done=episode.is_done,
                 physics_error=ended_by_physics_error(episode),
-                env_failures=count_env_failures(episode),
+                env_failures=failures,
                 info=info_metrics(episode),
             )
         self.seconds["replay"] += time.perf_counter() - start
@@ -228,7 +242,7 @@ class EZM(ResumableAlgorithm):
         """The protocol that evaluations play by, which need not be that of training."""
         return protocol_of(evaluation_config_of(self).env_config)
 
-    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Played]:
+    def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Answer]:
         """An evaluation's episodes; asynchronous training goes on beside remote env runners."""
         if self.pipeline is None or env_runner_group.num_remote_env_runners() == 0:
             return play_and_wait(env_runner_group)

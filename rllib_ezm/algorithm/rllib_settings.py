@@ -59,7 +59,10 @@ class RLlibSettings(SettingsGroup):
         True, "Whether the start waits for all env runners."
     )
     sample_timeout_s: float | None = setting(
-        60.0, "How long env runners may take for a fragment [s]; None: for ever.", at_least=0
+        600.0,
+        "How long env runners may take for a fragment [s]; None: for ever. What hangs is ended "
+        "before, see `env_step_timeout_s`.",
+        at_least=0,
     )
     max_requests_in_flight_per_env_runner: int = setting(
         1, "Requests that an env runner may have before it.", at_least=1
@@ -104,6 +107,11 @@ class RLlibSettings(SettingsGroup):
     )
     evaluation_error_after_n_consecutive_skips: int | None = setting(
         None, "Skipped evaluations in a row that end the training; None: any number.", at_least=1
+    )
+    evaluation_sample_timeout_s: float | None = setting(
+        3600.0,
+        "How long an evaluation may take [s]; a longer one does not count. None: for ever.",
+        at_least=0,
     )
     metrics_num_episodes_for_smoothing: int = setting(
         10, "Latest episodes of a task that its mean return is over.", at_least=1
@@ -372,7 +380,6 @@ UNREAD: MappingProxyType[str, str] = MappingProxyType(
             ),
             _FRESH_EPISODES,
         ),
-        "evaluation_sample_timeout_s": "an evaluation waits for its last episode",
         "min_train_timesteps_per_iteration": (
             "iterations are as long as .reporting(min_sample_timesteps_per_iteration=...) says; "
             f"{_RATIO}"

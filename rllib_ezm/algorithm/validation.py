@@ -14,6 +14,7 @@ from rllib_ezm.algorithm.setters import GROUPS
 from rllib_ezm.algorithm.setting_names import arguments
 from rllib_ezm.search.registry import planner_class
 from rllib_ezm.tasks.multitask import TaskSet
+from rllib_ezm.tasks.watchdog import EXIT_FACTOR
 from rllib_ezm.utils.settings import check_value
 from rllib_ezm.utils.suggestion import did_you_mean
 
@@ -176,8 +177,18 @@ def _check_tasks(config: Config, fail: Fail) -> TaskSet:
         check_value("termination", options.get("termination"), Literal["respect", "ignore"])
         for name in ("envs_per_task", "max_consecutive_env_failures"):
             check_value(name, options.get(name), int, at_least=1)
+        timeout = options.get("env_step_timeout_s")
+        check_value("env_step_timeout_s", timeout, float | None, above=0)
     except ValueError as error:
         fail(str(error))
+    waiting = config.sample_timeout_s
+    if timeout is not None and waiting is not None and waiting <= timeout * EXIT_FACTOR:
+        fail(
+            f"sample_timeout_s={waiting:g} drops the env steps of an env runner before an "
+            f"environment that hangs is ended (env_step_timeout_s={timeout:g}): set "
+            f".env_runners(sample_timeout_s={10 * timeout:g}), or a shorter env_step_timeout_s of "
+            ".tasks(...)."
+        )
     return config.get_task_set()
 
 

@@ -66,6 +66,7 @@ def on_tasks(config: Config, tasks: Sequence[str | TaskSpec], **options: Any) ->
     config.evaluation(
         evaluation_config=AlgorithmConfig.overrides(explore=False),
         custom_evaluation_function=evaluate_per_task,
+        evaluation_sample_timeout_s=chosen.evaluation_sample_timeout_s,
     )
     return config
 

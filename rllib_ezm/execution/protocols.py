@@ -10,6 +10,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_ezm.execution.learner_thread import Batch, Update
 from rllib_ezm.tasks.failure import EnvironmentFailedError
+from rllib_ezm.tasks.watchdog import Death
 
 
 class Collected(NamedTuple):
@@ -44,6 +45,10 @@ class RestartableEnvRunner(Protocol):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over weights."""
+        ...
+
+    def take_death(self) -> Death | None:
+        """What the process died of that this one replaces, once, if that was an environment."""
         ...
 
 

@@ -12,7 +12,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_ezm.tasks.failure import ENV_FAILURES, EnvironmentFailedError, describe_failure
+from rllib_ezm.tasks.failure import (
+    ENV_FAILURES,
+    ENVIRONMENT_ERRORS,
+    OLD_API,
+    EnvironmentFailedError,
+    environment_failed,
+)
 from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination, scalar_reward
 
 PaddedObs = dict[str, Any]
@@ -171,6 +177,8 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         self._last_obs = np.zeros(obs_dim, dtype=np.float32)
         self._info_metrics = info_metrics
         self._metrics: dict[str, float] = {}
+        self.breakdown = "the environment said so"
+        """What was not finite when the simulation last broke down."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -182,10 +190,12 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
                 is not finite.
         """
         try:
-            obs, info = self.env.reset(seed=seed, options=options)
-            padded, kept = self._pad(obs), own_info(info)
-        except Exception as error:
-            raise EnvironmentFailedError(describe_failure(self.name, "reset()", error)) from error
+            returned: Any = self.env.reset(seed=seed, options=options)
+            if not (isinstance(returned, tuple) and len(returned) == 2):
+                raise TypeError(f"it returned {type(returned).__name__}; {OLD_API}")
+            padded, kept = self._pad(returned[0]), own_info(returned[1])
+        except ENVIRONMENT_ERRORS as error:
+            raise environment_failed(self.name, "reset()", error) from error
         if not np.isfinite(padded).all():
             bad = np.flatnonzero(~np.isfinite(padded)).tolist()
             raise EnvironmentFailedError(
@@ -209,9 +219,11 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         try:
             obs, reward, terminated, truncated, info = self.env.step(own_action)
             padded, reward, kept = self._pad(obs), scalar_reward(reward), own_info(info)
-        except Exception as error:
-            raise EnvironmentFailedError(describe_failure(self.name, "step()", error)) from error
+        except ENVIRONMENT_ERRORS as error:
+            raise environment_failed(self.name, "step()", error) from error
         if not (abs(reward) <= _FLOAT32_MAX and np.isfinite(padded).all()):
+            bad = np.flatnonzero(~np.isfinite(padded)).tolist()
+            self.breakdown = f"reward {reward}, observation dims that are not finite: {bad}"
             return self.cut_short({PHYSICS_ERROR: True})
         self._last_obs = padded
         if self._info_metrics and not kept.get(PHYSICS_ERROR):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -13,13 +15,24 @@ from rllib_ezm.tasks.failure import (
     ENV_FAILURES,
     MAX_CONSECUTIVE_FAILURES,
     EnvironmentFailedError,
-    describe_failure,
+    EnvironmentTimeoutError,
+    environment_failed,
 )
 from rllib_ezm.tasks.multitask import TaskSet
-from rllib_ezm.tasks.padding import PadTask
+from rllib_ezm.tasks.padding import PHYSICS_ERROR, PadTask
 from rllib_ezm.tasks.pool import EnvPool
+from rllib_ezm.tasks.watchdog import BUILDING, CLOSE, RESET, STEP, Watchdog
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_STEPS_WITHOUT_LIMIT = 10_000
+"""Simulator steps after which an episode of a task without `max_episode_steps` is an error.
+
+Whether an environment ends its own episodes cannot be known before. The longest time limit of
+Gymnasium's, DeepMind Control's and HumanoidBench's tasks is 2,000.
+"""
 
 
 class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
@@ -28,10 +41,15 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
     Every episode gets a seed of its own from the slot's generator, so a slot is reproducible from
     one `reset(seed=...)`.
 
-    An environment that raises an exception is closed, and another one built for the next episode;
-    the traceback is logged. If it was in `step`, the episode is truncated there, with the last good
-    observation, reward 0 and `info["env_failures"] = 1`. If it was in `reset` or in building it,
-    the slot tries again with another seed and reports the number of failures in that reset's info.
+    An environment that raises an exception or takes too long is closed, and another one built for
+    the next episode; the traceback is logged. If it was in `step`, the episode is truncated there,
+    with the last good observation, reward 0 and `info["env_failures"] = 1`. If it was in `reset` or
+    in building it, the slot tries again with another seed and reports the number of failures in
+    that reset's info.
+
+    Two faults are errors whatever happens next: as many episodes in a row as failures may be, that
+    all broke down in their first decision, and an episode without end, see
+    `MAX_STEPS_WITHOUT_LIMIT`.
 
     Args:
         tasks: The task set.
@@ -41,6 +59,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         pool: Environments shared with other slots, of the same tasks and settings; None: its own.
         max_consecutive_failures: So many failures of a task's environments, without an episode
             that ended otherwise in between, are an error.
+        watchdog: Limits the time of each call; None: any time.
     """
 
     def __init__(
@@ -51,6 +70,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         render_mode: str | None = None,
         pool: EnvPool | None = None,
         max_consecutive_failures: int = MAX_CONSECUTIVE_FAILURES,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.render_mode = render_mode
         self.next_task = task_id
@@ -61,6 +81,9 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         self._tasks = tasks
         self._max_failures = max_consecutive_failures
         self._failures: Counter[int] = Counter()
+        self._broken_starts: Counter[int] = Counter()
+        self._decisions = 0
+        self._guard = (watchdog or Watchdog()).guard
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -71,6 +94,7 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
             EnvironmentFailedError: Its environments failed too often in a row.
         """
         super().reset(seed=seed)
+        self._decisions = 0
         if self._current is not None and self._current.task_id != self.next_task:
             self._pool.release(self._current)
             self._current = None
@@ -88,17 +112,48 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         """One decision in the current task.
 
         Raises:
-            EnvironmentFailedError: Its environments failed too often in a row.
+            EnvironmentFailedError: Its environments failed too often in a row, or its episode does
+                not end.
         """
         env = self._playing()
+        self._decisions += 1
         try:
-            result = env.step(action)
+            result = self._call(env.task_id, STEP, env.step, action)
         except EnvironmentFailedError as error:
             self._recover(env.task_id, error)
             return env.cut_short({ENV_FAILURES: 1})
         if result[2] or result[3]:
             del self._failures[env.task_id]
+            self._check_start(env, result[4])
+        else:
+            self._check_end(env)
         return result
+
+    def _check_start(self, env: PadTask, info: dict[str, Any]) -> None:
+        """Counts episodes in a row that broke down in their first decision."""
+        if not (info.get(PHYSICS_ERROR) and self._decisions == 1):
+            del self._broken_starts[env.task_id]
+            return
+        self._broken_starts[env.task_id] += 1
+        if self._broken_starts[env.task_id] >= self._max_failures:
+            raise EnvironmentFailedError(
+                f"{env.name}: {self._max_failures} episodes in a row (max_consecutive_env_failures "
+                f"of .tasks(...)) broke down in their first decision ({env.breakdown}). Fix the "
+                "environment: rewards and observations must be finite numbers."
+            )
+
+    def _check_end(self, env: PadTask) -> None:
+        """Raises if an episode without a time limit seems to have no end."""
+        spec = self._tasks.specs[env.task_id]
+        if spec.max_episode_steps is not None:
+            return
+        if self._decisions * spec.action_repeat >= MAX_STEPS_WITHOUT_LIMIT:
+            raise EnvironmentFailedError(
+                f"{env.name}: an episode has not ended within {MAX_STEPS_WITHOUT_LIMIT} simulator "
+                "steps, and the task has no time limit. Set its max_episode_steps, in "
+                f'register_task(...) or as {{"name": {env.name!r}, "max_episode_steps": 1000}} in '
+                ".tasks([...]); for longer episodes, to their length."
+            )
 
     def render(self) -> Any:
         """The current task's frame."""
@@ -119,13 +174,24 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
     def _start_episode(self, options: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:
         if self._current is None:
             try:
-                self._current = self._pool.take(self.next_task)
-            except Exception as error:
+                self._current = self._call(
+                    self.next_task, BUILDING, self._pool.take, self.next_task
+                )
+            except EnvironmentFailedError:
+                raise
+            except (Exception, SystemExit) as error:
                 name = self._tasks.names[self.next_task]
-                raise EnvironmentFailedError(
-                    describe_failure(name, "building the environment", error)
-                ) from error
-        return self._current.reset(seed=int(self.np_random.integers(2**31 - 1)), options=options)
+                raise environment_failed(name, BUILDING, error) from error
+        seed = int(self.np_random.integers(2**31 - 1))
+        reset = functools.partial(self._current.reset, seed=seed, options=options)
+        return self._call(self.next_task, RESET, reset)
+
+    def _call(self, task_id: int, call: str, function: Callable[..., T], *args: Any) -> T:
+        """`function(*args)` under the eye of the watchdog."""
+        try:
+            return self._guard(task_id, call, function, *args)
+        except EnvironmentTimeoutError as error:
+            raise environment_failed(self._tasks.names[task_id], call, error) from error
 
     def _recover(self, task_id: int, error: EnvironmentFailedError) -> None:
         """Gets rid of the environment that failed; raises if that happened too often."""
@@ -133,8 +199,8 @@ class TaskSlot(gym.Env[dict[str, Any], np.ndarray]):
         failed, self._current = self._current, None
         if failed is not None:
             try:
-                failed.close()
-            except Exception:
+                self._call(task_id, CLOSE, failed.close)
+            except (Exception, SystemExit):
                 logger.warning("%s: closing it failed as well", failed.name, exc_info=True)
         num_consecutive = self._failures[task_id]
         if num_consecutive >= self._max_failures:

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
+from rllib_ezm.tasks.failure import environment_failed
 from rllib_ezm.tasks.padding import flat_dims
 from rllib_ezm.tasks.registrations import own_registrations, register_missing
 from rllib_ezm.utils.suggestion import did_you_mean
@@ -97,8 +98,22 @@ class TaskSpec:
         return tuple(names)
 
     def build(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """Returns a new environment with the time limit of `max_episode_steps` applied."""
-        env = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        """Returns a new environment with the time limit of `max_episode_steps` applied.
+
+        Raises:
+            ValueError: If `make` returns something else.
+            EnvironmentFailedError: If `make` calls `exit()`.
+        """
+        try:
+            env: Any = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        except SystemExit as error:
+            raise environment_failed(self.name, "building the environment", error) from error
+        if not isinstance(env, gym.Env):
+            raise ValueError(
+                f"Task {self.name!r}: `make` must return a gymnasium.Env, got "
+                f"{type(env).__module__}.{type(env).__name__}. Derive it from gymnasium.Env, or "
+                "wrap one of the older gym as shimmy does."
+            )
         if self.max_episode_steps is None:
             return env
         return TimeLimit(env, self.max_episode_steps)

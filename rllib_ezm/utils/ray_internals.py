@@ -45,6 +45,19 @@ def is_own_cluster() -> bool:
     return node is not None and bool(node.is_head())
 
 
+def actor_file(name: str) -> Path | None:
+    """A file of this actor's own on its machine, the same after a restart; None in other processes.
+
+    Private: `ray._private.worker._global_node`, whose folder goes with Ray's logs. Without it, such
+    files would stay in the temporary folder for ever.
+    """
+    node = ray._private.worker._global_node
+    actor = ray.get_runtime_context().get_actor_id() if ray.is_initialized() else None
+    if node is None or actor is None:
+        return None
+    return Path(node.get_session_dir_path()) / f"{name}-{actor}"
+
+
 def training_result(checkpoint: Checkpoint | None, metrics: dict[str, Any]) -> Any:
     """What `Trainable.save` returns to Tune.
 

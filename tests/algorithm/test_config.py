@@ -190,6 +190,8 @@ def test_a_grid_search_over_tasks_passes_through() -> None:
         (["gym:Pendulum-v1"], {"termination": "never"}, "respect.*ignore"),
         (["gym:Pendulum-v1"], {"envs_per_task": 0}, "envs_per_task.*integer >= 1"),
         (["gym:Pendulum-v1"], {"max_consecutive_env_failures": 0}, "env_failures.*integer >= 1"),
+        (["gym:Pendulum-v1"], {"env_step_timeout_s": 0}, "env_step_timeout_s=0 .*> 0, or None"),
+        (["gym:Pendulum-v1"], {"env_step_timeout_s": 500.0}, r"\(sample_timeout_s=5000\)"),
         (["gym:Pendulum-v1"] * 2, {}, "more than once"),
         (["gym:CartPole-v1"], {}, "Discrete actions are out of scope"),
     ],

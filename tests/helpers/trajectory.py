@@ -1,8 +1,8 @@
 """A seeded training as exact numbers: losses, priorities and checksums of the weights.
 
-`python -m helpers.trajectory OUT.json` writes them, one entry per case. With the arithmetic pinned by
-`PINNED`, two commits on one machine can be compared bit for bit. The committed `trajectory.json` was
-written by the commit before the package was divided into rooms (`d72cad0`), on another machine.
+`python -m helpers.trajectory OUT.json` writes them, one entry per case. With the arithmetic pinned
+by `PINNED`, two commits on one machine can be compared bit for bit. The committed `trajectory.json`
+was written by the commit before the package was divided into rooms (`d72cad0`), on another machine.
 """
 
 from __future__ import annotations

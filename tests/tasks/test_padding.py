@@ -10,7 +10,7 @@ from helpers.scripted_env import ScriptedEnv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_ezm.tasks import EnvironmentFailedError, PadTask, resolve_task
+from rllib_ezm.tasks import EnvironmentFailedError, PadTask, TaskSpec, resolve_task, task_set
 
 
 def pad(env=None, **kwargs):
@@ -405,3 +405,56 @@ def test_bounds_that_are_equal_leave_one_action_and_reversed_ones_are_refused():
     inner.action_space.low, inner.action_space.high = np.ones(1), -np.ones(1)
     with pytest.raises(ValueError, match="lower bounds above"):
         pad(inner)
+
+
+class OldStep(ScriptedEnv):
+    def step(self, action):
+        obs, reward, terminated, _, info = super().step(action)
+        return obs, reward, terminated, info
+
+
+class OldReset(ScriptedEnv):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed, options=options)[0]
+
+
+class OldSeeding(ScriptedEnv):
+    def reset(self):
+        return np.zeros(2)
+
+
+@pytest.mark.parametrize("max_episode_steps", [None, 5])
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_the_step_of_the_old_gym_is_refused_with_the_fix(max_episode_steps, repeat):
+    spec = TaskSpec("walker", OldStep, max_episode_steps=max_episode_steps, action_repeat=repeat)
+    env = task_set([spec]).make(0)
+    env.reset()
+    with pytest.raises(EnvironmentFailedError, match=r"^walker: step\(\).*gym before 0.26: reset"):
+        env.step(np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("max_episode_steps", [None, 5])
+def test_the_reset_of_the_old_gym_is_refused_with_the_fix(max_episode_steps):
+    spec = TaskSpec("walker", OldReset, max_episode_steps=max_episode_steps)
+    with pytest.raises(EnvironmentFailedError, match=r"^walker: reset\(\).*gym before 0.26: reset"):
+        task_set([spec]).make(0).reset()
+    with pytest.raises(EnvironmentFailedError, match=r"^walker: reset\(\).*argument 'seed'"):
+        task_set([TaskSpec("walker", OldSeeding)]).make(0).reset()
+
+
+def test_what_is_no_environment_of_gymnasium_is_refused_at_the_start():
+    class Old:
+        observation_space = action_space = gym.spaces.Box(-1.0, 1.0, (1,))
+
+    with pytest.raises(
+        ValueError, match=r"'walker': `make` must return a gymnasium.Env, got .*Old"
+    ):
+        task_set([TaskSpec("walker", Old, max_episode_steps=5)])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int8, np.uint8, bool])
+def test_observations_of_any_kind_of_number_become_float32(dtype):
+    env = pad(ReturnsAnything(np.array([1, 0], dtype)))
+    env.reset()
+    obs = env.step(np.zeros(3, np.float32))[0]["obs"]
+    assert (obs.dtype, obs.tolist()) == (np.float32, [1.0, 0.0, 0.0, 0.0])

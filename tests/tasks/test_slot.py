@@ -9,7 +9,7 @@ from helpers.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
 from helpers.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec, task_set
-from rllib_ezm.tasks.slot import TaskSlot
+from rllib_ezm.tasks.slot import MAX_STEPS_WITHOUT_LIMIT, TaskSlot
 
 
 class SeededEnv(gym.Env):
@@ -230,3 +230,34 @@ def test_failures_count_for_their_own_task_only():
     slot.next_task = 1
     with pytest.raises(EnvironmentFailedError, match="failures in a row: 2 "):
         play(slot, 1 + FAULTY_STEP)
+
+
+def test_rewards_that_are_never_finite_are_an_error_that_names_the_task():
+    make = functools.partial(ScriptedEnv, bad_reward_at=1)
+    slot = TaskSlot(task_set([TaskSpec("a", make)]), 0, max_consecutive_failures=3)
+    assert play(slot, 4) == [{"physics_error": True}] * 2
+    with pytest.raises(
+        EnvironmentFailedError,
+        match=r"^a: 3 episodes in a row .* broke down in their first decision \(reward inf, .*Fix",
+    ):
+        play(slot, 2)
+
+
+def test_breakdowns_with_a_good_decision_in_between_are_no_error():
+    make = functools.partial(ScriptedEnv, bad_reward_at=2)
+    slot = TaskSlot(task_set([TaskSpec("a", make)]), 0, max_consecutive_failures=2)
+    assert play(slot, 3 * 5) == [{"physics_error": True}] * 5
+
+
+@pytest.mark.parametrize("limit", [None, 10_100])
+def test_an_episode_without_end_is_an_error_that_names_the_option(limit):
+    spec = TaskSpec("a", ScriptedEnv, action_repeat=2, max_episode_steps=limit)
+    slot = TaskSlot(task_set([spec]), 0)
+    assert play(slot, MAX_STEPS_WITHOUT_LIMIT // 2) == []
+    if limit is not None:
+        assert play(slot, 100) == []
+        return
+    with pytest.raises(
+        EnvironmentFailedError, match=r"^a: an episode has not ended .*\"max_episode_steps\": 1000"
+    ):
+        slot.step(np.zeros(1))

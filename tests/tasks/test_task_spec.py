@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import functools
 import pickle
+import sys
 
 import pytest
 from gymnasium.wrappers import TimeLimit
 from helpers.scripted_env import ScriptedEnv
 
-from rllib_ezm.tasks import TaskSpec, register_prefix, register_task, resolve_task, spec
+from rllib_ezm.tasks import (
+    EnvironmentFailedError,
+    TaskSpec,
+    register_prefix,
+    register_task,
+    resolve_task,
+    spec,
+    task_set,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +190,10 @@ def test_specs_pickle():
         1000,
     )
     assert copy.build().observation_space == task.build().observation_space
+
+
+def test_a_factory_that_exits_does_not_end_the_program():
+    with pytest.raises(
+        EnvironmentFailedError, match=r"^walker: building .* SystemExit: no licence"
+    ):
+        task_set([TaskSpec("walker", functools.partial(sys.exit, "no licence"))])
