@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 from rllib_ezm.tasks.multitask import TaskSet
 from rllib_ezm.tasks.padding import PadTask
 from rllib_ezm.utils.errors import UserError
+from rllib_ezm.utils.file_names import file_names
 
 DEFAULT_FPS = 30
 """Frames per second of an environment that does not tell its own."""
@@ -35,8 +35,7 @@ def record_videos(
     Args:
         module: An `EZMTorchRLModule`; it acts by `forward_inference`.
         tasks: The tasks it was trained on.
-        video_dir: Folder of the videos, made if needed; "<task name>.mp4" each, with "_" for
-            characters that are awkward in file names.
+        video_dir: Folder of the videos, made if needed; "<task name>.mp4" each, see `file_names`.
         seed: Seed of every episode.
         fps: Frames (= decisions) per second; None for real time.
         termination: "respect" or "ignore", see `PadTask`.
@@ -54,8 +53,9 @@ def record_videos(
     imageio = _import_imageio()
     video_dir.mkdir(parents=True, exist_ok=True)
     paths = []
+    stems = file_names(tasks.names)
     for task_id, spec in enumerate(tasks.specs):
-        path = video_dir / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', spec.name)}.mp4"
+        path = video_dir / f"{stems[task_id]}.mp4"
         env = tasks.make(task_id, render_mode="rgb_array", termination=termination)
         try:
             rate = fps or _real_time(env, spec.action_repeat)

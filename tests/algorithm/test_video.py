@@ -79,6 +79,17 @@ def test_one_full_episode_per_task_is_recorded(
 
 
 @needs_imageio
+def test_names_of_tasks_are_no_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "outer" / "videos"
+    names = ["../../x", "a/b", "a_b"]
+    config = tiny_config([task(name, painted) for name in names])
+    paths = record_videos(build_module(config), config.get_task_set(), folder, seed=0)
+    assert len({*paths}) == 3
+    assert sorted(folder.iterdir()) == sorted(paths)
+    assert sorted(tmp_path.rglob("*.mp4")) == sorted(paths)
+
+
+@needs_imageio
 @pytest.mark.parametrize(
     ("make", "says"),
     [(BrokenEnv, "MUJOCO_GL=egl"), (BlindEnv, "render_mode='rgb_array'")],
