@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class RunOptions:
         smoke: Whether the config is scaled down, see `rllib_ezm.cli.smoke`.
         stop: Bounds of `--stop`; None for the file's `stop`.
         restore: Checkpoint that every trial starts from; None for none.
+        overrides: Settings of the file changed by `--set`, see `rllib_ezm.cli.overrides`.
     """
 
     checkpoint_freq: int = 0
@@ -57,6 +59,7 @@ class RunOptions:
     smoke: bool = False
     stop: Mapping[str, float] | None = None
     restore: str | None = None
+    overrides: Sequence[str] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunOptions:
@@ -179,27 +182,36 @@ class ResumedExperiment:
     is_over: bool
 
 
-def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> ResumedExperiment:
-    """Go on with an experiment that was interrupted, failed, or shall go on beyond its end.
-
-    Args:
-        file: The file the experiment was started from: Tune needs its config again.
-        folder: The experiment's folder.
-        changes: Fields of `RunOptions` that were given anew.
+def kept_options(folder: Path) -> RunOptions:
+    """The options that an experiment was started with.
 
     Raises:
-        UserError: If the folder holds no experiment, or one of another algorithm.
+        UserError: If the folder holds no experiment.
     """
     if not _is_experiment(folder):
         hint = next((f"; did you mean {p}" for p in folder.parents if _is_experiment(p)), "")
         raise UserError(
             f"--resume: {folder} is not the folder of an experiment of `rllib train file`{hint}"
         )
+    return RunOptions.of(json.loads((folder / OPTIONS_FILE).read_text()))
+
+
+def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> ResumedExperiment:
+    """Go on with an experiment that was interrupted, failed, or shall go on beyond its end.
+
+    Args:
+        file: What the experiment was started from, with its `kept_options` applied: Tune needs the
+            config again.
+        folder: The experiment's folder.
+        changes: Fields of `RunOptions` that were given anew.
+
+    Raises:
+        UserError: If the folder holds no experiment, or one of another algorithm.
+    """
+    options = dataclasses.replace(kept_options(folder), **changes)
     warn_of_other_owner(folder)
-    kept = json.loads((folder / OPTIONS_FILE).read_text())
-    options = RunOptions.of({**kept, **changes})
     usable_state(folder)
-    tuner = _restored_tuner(file.scaled_down() if options.smoke else file, folder, options)
+    tuner = _restored_tuner(file, folder, options)
     before = tuner.get_results()
     noted = {
         Path(result.path).name: Path(result.checkpoint.path)
