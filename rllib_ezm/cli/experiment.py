@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.utils import flatten_dict
 
+from rllib_ezm.cli.loggers import loggers
 from rllib_ezm.cli.progress import ProgressPrinter
 from rllib_ezm.cli.resume import (
     StartFrom,
@@ -48,6 +49,8 @@ class RunOptions:
         stop: Bounds of `--stop`; None for the file's `stop`.
         restore: Checkpoint that every trial starts from; None for none.
         overrides: Settings of the file changed by `--set`, see `rllib_ezm.cli.overrides`.
+        wandb: Project at Weights & Biases for the curves; None for none.
+        mlflow: Tracking URI of MLflow for the curves; None for none.
     """
 
     checkpoint_freq: int = 0
@@ -60,6 +63,8 @@ class RunOptions:
     stop: Mapping[str, float] | None = None
     restore: str | None = None
     overrides: Sequence[str] = ()
+    wandb: str | None = None
+    mlflow: str | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunOptions:
@@ -124,12 +129,13 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
         options: How to run it.
 
     Raises:
-        UserError: If the folder exists.
+        UserError: If the folder exists, or what an option needs is missing.
     """
     if folder.exists():
         raise UserError(
             f"{folder} exists: choose another --experiment-name, or go on with --resume {folder}"
         )
+    callbacks = _callbacks(folder, options, _start_points(options))
     folder.mkdir(parents=True)
     options.write(folder)
     param_space, num_samples = _seeded(file, options)
@@ -142,7 +148,7 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
             storage_path=str(folder.parent),
             stop=file.stop,
             verbose=0,
-            callbacks=_callbacks(options, _start_points(options)),
+            callbacks=callbacks,
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=options.checkpoint_freq,
                 checkpoint_at_end=options.checkpoint_at_end,
@@ -151,7 +157,7 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
     )
 
 
-def _callbacks(options: RunOptions, points: StartPoints) -> list[tune.Callback]:
+def _callbacks(folder: Path, options: RunOptions, points: StartPoints) -> list[tune.Callback]:
     """Those that save stand before Tune's loggers, which write what they add to a result."""
     return [
         SaveOnSignal(),
@@ -159,6 +165,7 @@ def _callbacks(options: RunOptions, points: StartPoints) -> list[tune.Callback]:
         SaveByTime(options.checkpoint_minutes),
         KeepCheckpoints(options.keep),
         ProgressPrinter(),
+        *loggers(folder.name, wandb=options.wandb, mlflow=options.mlflow),
     ]
 
 
@@ -231,7 +238,7 @@ def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> Re
         tidy_up(folder, points)
     reconfigure(
         tuner,
-        callbacks=_callbacks(options, points),
+        callbacks=_callbacks(folder, options, points),
         scheduler=PauseOnSignal(),
         stop=options.stop,
         resume_finished=goes_beyond,

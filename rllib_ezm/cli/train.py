@@ -85,6 +85,10 @@ def train() -> None:
     metavar="CHECKPOINT",
     help="Start a new run from a checkpoint, also with other settings.",
 )
+@click.option("--wandb", metavar="PROJECT", help="Log the curves to Weights & Biases as well.")
+@click.option(
+    "--mlflow", metavar="URI", help="Log the curves to MLflow as well: a URI or a folder."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Overrides the config's seed.")
 @click.option(
     "--smoke",
