@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayProgress
 from rllib_ezm.algorithm.evaluation import protocol_of, to_report
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport
 from rllib_ezm.tasks.protocol import PROTOCOLS
@@ -27,6 +28,7 @@ def evaluate_checkpoint(
     num_simulations: int | None = None,
     seed: int | None = None,
     protocol: str | None = None,
+    on_progress: Callable[[PlayProgress], None] | None = None,
 ) -> EvaluationReport:
     """Evaluate a checkpoint in this process; needs no Ray cluster.
 
@@ -37,6 +39,7 @@ def evaluate_checkpoint(
         num_simulations: S of the search; 0 acts with the policy mean; None as trained.
         seed: Seed of the environments; None as trained.
         protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as trained.
+        on_progress: Called now and then while the episodes are played.
 
     Raises:
         UserError: If `path` is not such a checkpoint.
@@ -44,7 +47,7 @@ def evaluate_checkpoint(
     runner = load_env_runner(
         path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
     )
-    played = runner.play_episodes()
+    played = runner.play_episodes(on_progress=on_progress)
     report = to_report(runner.tasks.specs, played, protocol_of(runner.config.env_config))
     if video_dir is not None:
         from rllib_ezm.algorithm.video import record_videos

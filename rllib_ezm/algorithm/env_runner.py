@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +51,21 @@ class PlayedEpisode(NamedTuple):
     physics_error: bool = False
     env_failures: int = 0
     info: Mapping[str, float] = {}
+
+
+class PlayProgress(NamedTuple):
+    """How far the episodes of an evaluation are.
+
+    `finished` and `episodes` are numbers of each task by name, `decisions` that of each episode.
+    """
+
+    finished: Mapping[str, int]
+    episodes: Mapping[str, int]
+    decisions: int
+
+    def __str__(self) -> str:
+        done, of = sum(self.finished.values()), sum(self.episodes.values())
+        return f"{done} of {of} episodes, decision {self.decisions}"
 
 
 class MultiTaskEnvRunner(OpenEnvRunner):
@@ -217,10 +232,19 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         self.forget_ongoing_episodes()
         self.reset_before_sampling()
 
-    def play_episodes(self, *, explore: bool = False) -> list[PlayedEpisode]:
+    def play_episodes(
+        self,
+        *,
+        explore: bool = False,
+        on_progress: Callable[[PlayProgress], None] | None = None,
+    ) -> list[PlayedEpisode]:
         """Plays exactly one full episode in every slot of this runner's share, from fresh resets.
 
         A slot whose episode is over goes on acting until all are; those steps do not count.
+
+        Args:
+            explore: Whether to act as in training.
+            on_progress: Called every `PLAY_CHUNK` decisions.
         """
         if not self._share:
             return []
@@ -228,7 +252,7 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         self._episode_index = [0] * self.num_envs
         partial: dict[str, PlayedEpisode] = {}
         finished: list[PlayedEpisode] = []
-        force_reset = True
+        force_reset, decisions = True, 0
         while len(finished) < self.num_envs:
             chunks = self.sample(
                 num_timesteps=PLAY_CHUNK * self.num_envs, explore=explore, force_reset=force_reset
@@ -251,9 +275,27 @@ class MultiTaskEnvRunner(OpenEnvRunner):
                     finished.append(played)
                 else:
                     partial[chunk.id_] = played
+            decisions += PLAY_CHUNK
+            if on_progress is not None:
+                on_progress(self._play_progress(finished, decisions))
         self.reset_before_sampling()
         self.get_metrics()
         return finished
+
+    def _play_progress(self, finished: list[PlayedEpisode], decisions: int) -> PlayProgress:
+        names = self.tasks.names
+        return PlayProgress(
+            finished=_by_name(names, (episode.task_id for episode in finished)),
+            episodes=_by_name(names, self._share),
+            decisions=decisions,
+        )
+
+
+def _by_name(names: Sequence[str], task_ids: Iterable[int]) -> dict[str, int]:
+    counts = dict.fromkeys(names, 0)
+    for task_id in task_ids:
+        counts[names[task_id]] += 1
+    return counts
 
 
 def ended_by_physics_error(episode: SingleAgentEpisode) -> bool:

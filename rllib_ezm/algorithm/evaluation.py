@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from ray.rllib.utils.metrics import (
     NUM_EPISODES,
 )
 
-from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayedEpisode, PlayProgress
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.tasks.multitask import resolve_tasks
 from rllib_ezm.tasks.protocol import protocol_name
@@ -80,15 +81,24 @@ def evaluate_per_task(
     return {}, steps, steps
 
 
-def _play(runner: MultiTaskEnvRunner) -> list[PlayedEpisode]:
-    return runner.play_episodes()
+def _play(
+    runner: MultiTaskEnvRunner, on_progress: Callable[[PlayProgress], None] | None = None
+) -> list[PlayedEpisode]:
+    return runner.play_episodes(on_progress=on_progress)
 
 
-def play_and_wait(group: EnvRunnerGroup) -> list[list[PlayedEpisode]]:
-    """The episodes of each env runner that was not lost."""
-    played: list[list[PlayedEpisode]] = group.foreach_env_runner(
-        _play, local_env_runner=group.num_remote_env_runners() == 0
-    )
+def play_and_wait(
+    group: EnvRunnerGroup, on_progress: Callable[[PlayProgress], None] | None = None
+) -> list[list[PlayedEpisode]]:
+    """The episodes of each env runner that was not lost.
+
+    Args:
+        group: Env runners of the evaluation.
+        on_progress: Called now and then by a local env runner; remote ones do not tell.
+    """
+    local = group.num_remote_env_runners() == 0
+    play = functools.partial(_play, on_progress=on_progress) if local else _play
+    played: list[list[PlayedEpisode]] = group.foreach_env_runner(play, local_env_runner=local)
     return played
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import click
 import ray
 from ray import tune
 from ray.tune.search.variant_generator import generate_variants
@@ -98,6 +99,7 @@ def ray_for(
             f"--ray-num-cpus is for a Ray started on this machine, but {address} is a running "
             "cluster with CPUs of its own: drop --ray-num-cpus or the address"
         )
+    click.echo(f"Connecting to Ray at {address} ..." if address else "Starting Ray ...")
     try:
         with away_from_signals():
             if address:

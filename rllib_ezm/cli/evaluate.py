@@ -78,16 +78,20 @@ def evaluate(
 
     from rllib_ezm.algorithm.checkpoint_evaluation import evaluate_checkpoint
     from rllib_ezm.cli.cluster import set_verbosity
+    from rllib_ezm.cli.evaluation_progress import EvaluationProgress
 
     set_verbosity(verbose=False)
-    report = evaluate_checkpoint(
-        checkpoint,
-        episodes=episodes,
-        video_dir=video,
-        num_simulations=num_simulations,
-        seed=seed,
-        protocol=protocol,
-    )
+    click.echo(f"Loading {checkpoint} ...", err=True)
+    with EvaluationProgress() as progress:
+        report = evaluate_checkpoint(
+            checkpoint,
+            episodes=episodes,
+            video_dir=video,
+            num_simulations=num_simulations,
+            seed=seed,
+            protocol=protocol,
+            on_progress=progress.update,
+        )
     Console().print(report.to_rich_table())
     metrics = report.to_metrics_table()
     if metrics is not None:

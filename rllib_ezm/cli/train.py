@@ -161,6 +161,7 @@ def _refuse_with_resume(ctx: click.Context) -> None:
 def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any]) -> int:
     """Train a loaded experiment file and report; return the exit code."""
     from rllib_ezm.cli import cluster, experiment
+    from rllib_ezm.cli.progress import LIVE
 
     cluster.set_verbosity(verbose=options["verbose"])
     with cluster.ray_for(
@@ -186,7 +187,10 @@ def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any])
             verb = f"Resuming after {resumed.points.iterations} iterations:"
             _announce(file, folder, verb, [*options["notes"], *resumed.points.messages])
         INTERRUPTION.folder, INTERRUPTION.training = folder, True
-        outcome = experiment.outcome(tuner.fit())
+        try:
+            outcome = experiment.outcome(tuner.fit())
+        finally:
+            LIVE.stop()
     return _report(file, outcome)
 
 

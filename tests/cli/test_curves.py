@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +11,16 @@ from rllib_ezm.cli.curves import curves
 from rllib_ezm.cli.loggers import TensorBoardCurves, loggers
 from rllib_ezm.cli.main import main
 from rllib_ezm.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class WrittenTrial:
+    local_path: str
+    evaluated_params: tuple[()] = ()
+
+    def init_local_path(self) -> None:
+        """It exists."""
+
 
 RESULT: dict[str, Any] = {
     "training_iteration": 3,
@@ -78,9 +88,7 @@ def test_other_algorithms_have_env_steps_too() -> None:
 def test_tensorboard_shows_them(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trial: Any = SimpleNamespace(
-        local_path=str(tmp_path), init_local_path=lambda: None, evaluated_params={}
-    )
+    trial: Any = WrittenTrial(str(tmp_path))
     logger = TensorBoardCurves()
     logger.log_trial_result(1, trial, RESULT)
     logger.log_trial_end(trial)

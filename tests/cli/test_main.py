@@ -276,6 +276,7 @@ def test_evaluate_prints_the_table_and_writes_json(
     options += ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
     options += ["--protocol", "released"]
     assert main(["evaluate", str(tmp_path), *options, "--json", str(figures)]) == 0
+    assert callable(asked.pop("on_progress"))
     assert asked == {
         "path": tmp_path,
         "episodes": 1,
