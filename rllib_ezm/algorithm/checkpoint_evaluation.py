@@ -35,7 +35,7 @@ def evaluate_checkpoint(
     Args:
         path: Folder written by `Algorithm.save_to_path` or by Tune.
         episodes: Full episodes per task.
-        video_dir: Folder for one mp4 per task; None for none.
+        video_dir: Folder for one mp4 per task, of an episode that counts; None for none.
         num_simulations: S of the search; 0 acts with the policy mean; None as trained.
         seed: Seed of the environments; None as trained.
         protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as trained.
@@ -47,18 +47,15 @@ def evaluate_checkpoint(
     runner = load_env_runner(
         path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
     )
-    played = runner.play_episodes(on_progress=on_progress)
-    report = to_report(runner.tasks.specs, played, protocol_of(runner.config.env_config))
+    films = []
     if video_dir is not None:
-        from rllib_ezm.algorithm.video import record_videos
+        from rllib_ezm.algorithm.video import film
 
-        record_videos(
-            runner.module,
-            runner.tasks,
-            video_dir,
-            seed=seed or 0,
-            termination=PROTOCOLS[report.protocol],
-        )
+        films = film(runner, video_dir)
+    played = runner.play_episodes(on_progress=on_progress)
+    for filmed in films:
+        print(f"{filmed.name}: return {filmed.episode_return:.1f}, video {filmed.path}")
+    report = to_report(runner.tasks.specs, played, protocol_of(runner.config.env_config))
     runner.stop()
     return report
 

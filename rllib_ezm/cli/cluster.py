@@ -47,6 +47,11 @@ def trial_resources(file: ExperimentFile) -> dict[str, float]:
     return most
 
 
+def num_variants(file: ExperimentFile) -> int:
+    """How many trials the search spaces of the file's config make."""
+    return sum(1 for _ in generate_variants(file.config.to_dict()))
+
+
 def set_verbosity(*, verbose: bool) -> None:
     """Show all that Ray and Tune print, or only the lines of `ProgressPrinter` and Ray's errors.
 

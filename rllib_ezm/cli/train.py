@@ -22,9 +22,12 @@ CHANGEABLE = ("stop", "checkpoint_minutes", "keep")
 """Options that an experiment may be resumed with, in place of those it was started with."""
 
 
-@click.group(no_args_is_help=False)
-def train() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def train(ctx: click.Context) -> None:
     """Train an algorithm."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @train.command("file")
@@ -161,6 +164,7 @@ def _refuse_with_resume(ctx: click.Context) -> None:
 def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any]) -> int:
     """Train a loaded experiment file and report; return the exit code."""
     from rllib_ezm.cli import cluster, experiment
+    from rllib_ezm.cli.estimate import duration_notes
     from rllib_ezm.cli.progress import LIVE
 
     cluster.set_verbosity(verbose=options["verbose"])
@@ -175,6 +179,8 @@ def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any])
             folder = _new_folder(file, options)
             tuner = experiment.new_tuner(file, folder, experiment.RunOptions.of(options))
             _announce(file, folder, "Training", notes)
+            for line in duration_notes(file):
+                click.echo(line)
             if file.stop is None:
                 click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C saves.")
         else:

@@ -16,6 +16,7 @@ import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
 from rllib_ezm.tasks.padding import flat_dims
+from rllib_ezm.utils.errors import MissingPackageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +91,15 @@ class TaskSpec:
         return tuple(names)
 
     def build(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """Returns a new environment with the time limit of `max_episode_steps` applied."""
-        env = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        """Returns a new environment with the time limit of `max_episode_steps` applied.
+
+        Raises:
+            MissingPackageError: The environment needs a package that is not installed.
+        """
+        try:
+            env = self.make() if render_mode is None else self.make(render_mode=render_mode)
+        except (ImportError, gym.error.DependencyNotInstalled) as error:
+            raise MissingPackageError(_missing_package_message(self.name, error)) from error
         if self.max_episode_steps is None:
             return env
         return TimeLimit(env, self.max_episode_steps)
@@ -290,6 +298,16 @@ def _unknown_name_message(name: str) -> str:
         f"your own tasks: {', '.join(_USER_TASKS) or 'none'}. "
         "Add one with rllib_ezm.tasks.register_task(name, make)."
     )
+
+
+def _missing_package_message(task: str, error: Exception) -> str:
+    """Says what to install; messages that name a command of pip are passed on."""
+    text = str(error)
+    if "pip install" in text:
+        return f"Task {task!r}: {text}"
+    package = getattr(error, "name", None)
+    command = f": pip install {package.partition('.')[0]}" if package else ""
+    return f"Task {task!r} needs a package that is not installed ({text}){command}"
 
 
 def _near_matches(word: str, known: Iterable[str]) -> str:
