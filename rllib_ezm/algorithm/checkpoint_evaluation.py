@@ -12,6 +12,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayProgress
 from rllib_ezm.algorithm.evaluation import protocol_of, to_report
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport
+from rllib_ezm.tasks.failure import EnvironmentFailedError
 from rllib_ezm.tasks.protocol import PROTOCOLS
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
@@ -42,7 +43,7 @@ def evaluate_checkpoint(
         on_progress: Called now and then while the episodes are played.
 
     Raises:
-        UserError: If `path` is not such a checkpoint.
+        UserError: If `path` is not such a checkpoint, or an environment fails again and again.
     """
     runner = load_env_runner(
         path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
@@ -52,7 +53,10 @@ def evaluate_checkpoint(
         from rllib_ezm.algorithm.video import film
 
         films = film(runner, video_dir)
-    played = runner.play_episodes(on_progress=on_progress)
+    try:
+        played = runner.play_episodes(on_progress=on_progress)
+    except EnvironmentFailedError as error:
+        raise UserError(str(error)) from error
     for filmed in films:
         print(f"{filmed.name}: return {filmed.episode_return:.1f}, video {filmed.path}")
     report = to_report(runner.tasks.specs, played, protocol_of(runner.config.env_config))

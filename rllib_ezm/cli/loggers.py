@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -86,7 +87,9 @@ def loggers(experiment: str, *, wandb: str | None, mlflow: str | None) -> list[C
     chosen: list[Callback] = [TensorBoardCurves()]
     if wandb is not None:
         _require("wandb")
-        callback = WandbCurves(project=wandb, group=experiment, resume="allow")
+        # The logger's process may be one of a cluster that does not have the variable.
+        mode = os.environ.get("WANDB_MODE")
+        callback = WandbCurves(project=wandb, group=experiment, resume="allow", mode=mode)
         try:
             callback.setup()
         except ValueError as error:
