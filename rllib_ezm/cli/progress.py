@@ -19,7 +19,7 @@ from ray.tune.utils import flatten_dict
 from rich.live import Live
 
 from rllib_ezm.cli.live import is_live, show
-from rllib_ezm.utils.trial_folder import read_status
+from rllib_ezm.utils.trial_folder import clear_status, read_status
 
 ITERATION, ENV_STEPS, UPDATES = (
     "training_iteration",
@@ -270,8 +270,10 @@ class ProgressPrinter(Callback):
         click.echo(f"[{elapsed}]  {_name(trial)} failed")
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Leave the last lines on the screen."""
+        """Leave the last lines on the screen, and nothing in the folders of the trials."""
         LIVE.stop()
+        for trial in trials:
+            clear_status(Path(trial.storage.trial_fs_path))
 
     def lines(self) -> list[str]:
         """What a terminal shows now: a line for each running trial, or for the last ones."""

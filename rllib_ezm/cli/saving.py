@@ -20,7 +20,7 @@ from rllib_ezm.utils.ray_internals import forget_checkpoints
 from rllib_ezm.utils.trial_folder import (
     RESULTS,
     SAVE_REQUEST,
-    STATUS,
+    clear_status,
     remove,
     surplus_checkpoints,
     write_result,
@@ -57,7 +57,7 @@ class SaveOnSignal(Callback):
     ) -> None:
         """Take back what an earlier life of the trial was asked for, or said."""
         _request(trial).unlink(missing_ok=True)
-        (Path(trial.storage.trial_fs_path) / STATUS).unlink(missing_ok=True)
+        clear_status(Path(trial.storage.trial_fs_path))
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Called by Tune's loop, several times a second."""

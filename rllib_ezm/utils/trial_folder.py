@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ def read_status(trial_folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return status if isinstance(status, dict) else {}
+
+
+def clear_status(trial_folder: Path) -> None:
+    """Say nothing any more; a disk that does not let go of the file keeps a file that is harmless."""
+    with suppress(OSError):
+        (trial_folder / STATUS).unlink()
 
 
 def score_of(checkpoint: Path) -> float | None:
