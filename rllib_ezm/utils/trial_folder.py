@@ -96,7 +96,7 @@ def read_status(trial_folder: Path) -> dict[str, Any]:
 
 
 def clear_status(trial_folder: Path) -> None:
-    """Say nothing any more. Where the disk does not let go of the file, it stays and is harmless."""
+    """Say nothing any more. Where the disk does not let go of the file, it stays, harmless."""
     with suppress(OSError):
         (trial_folder / STATUS).unlink()
 
