@@ -124,7 +124,8 @@ def _check_frames(runner: MultiTaskEnvRunner, task_id: int) -> int:
         env.reset(seed=0)
         frame: Any = env.render()
     except (RuntimeError, ImportError, AttributeError, gym.error.Error, fatal_error) as error:
-        raise UserError(f"Cannot render {spec.name}: {error} {HINT}") from error
+        hint = "" if "pip install" in str(error) else f" {HINT}"  # of pygame, not of MuJoCo
+        raise UserError(f"Cannot render {spec.name}: {error}{hint}") from error
     finally:
         env.close()
     if not isinstance(frame, np.ndarray):
