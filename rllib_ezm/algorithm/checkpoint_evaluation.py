@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR
 
-from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner, PlayProgress
 from rllib_ezm.algorithm.evaluation import protocol_of, to_report
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport
+from rllib_ezm.tasks.failure import EnvironmentFailedError
 from rllib_ezm.tasks.protocol import PROTOCOLS
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE, verify
 from rllib_ezm.utils.errors import UserError
@@ -31,37 +33,39 @@ def evaluate_checkpoint(
     num_simulations: int | None = None,
     seed: int | None = None,
     protocol: str | None = None,
+    on_progress: Callable[[PlayProgress], None] | None = None,
 ) -> EvaluationReport:
     """Evaluate a checkpoint in this process; needs no Ray cluster.
 
     Args:
         path: Folder written by `Algorithm.save_to_path` or by Tune.
         episodes: Full episodes per task.
-        video_dir: Folder for one mp4 per task; None for none.
+        video_dir: Folder for one mp4 per task, of an episode that counts; None for none.
         num_simulations: S of the search; 0 acts with the policy mean; None as in the run's
             own evaluations.
         seed: Seed of the environments; None as trained.
         protocol: "benchmark" or "released", see `rllib_ezm.tasks.protocol`; None as the
             run's own evaluations.
+        on_progress: Called now and then while the episodes are played.
 
     Raises:
-        UserError: If `path` is not such a checkpoint.
+        UserError: If `path` is not such a checkpoint, or an environment fails again and again.
     """
     runner = load_env_runner(
         path, episodes=episodes, num_simulations=num_simulations, seed=seed, protocol=protocol
     )
-    played = runner.play_episodes()
-    report = to_report(runner.tasks.specs, played, protocol_of(runner.config.env_config))
+    films = []
     if video_dir is not None:
-        from rllib_ezm.algorithm.video import record_videos
+        from rllib_ezm.algorithm.video import film
 
-        record_videos(
-            runner.module,
-            runner.tasks,
-            video_dir,
-            seed=seed or 0,
-            termination=PROTOCOLS[report.protocol],
-        )
+        films = film(runner, video_dir)
+    try:
+        played = runner.play_episodes(on_progress=on_progress)
+    except EnvironmentFailedError as error:
+        raise UserError(str(error)) from error
+    for filmed in films:
+        print(f"{filmed.name}: return {filmed.episode_return:.1f}, video {filmed.path}")
+    report = to_report(runner.tasks.specs, played, protocol_of(runner.config.env_config))
     runner.stop()
     return report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,6 +75,21 @@ class Played(NamedTuple):
 
 class EvaluationTimeoutError(RuntimeError):
     """An evaluation's episodes took too long; names the tasks that were not over."""
+
+
+class PlayProgress(NamedTuple):
+    """How far the episodes of an evaluation are.
+
+    `finished` and `episodes` are numbers of each task by name, `decisions` that of each episode.
+    """
+
+    finished: Mapping[str, int]
+    episodes: Mapping[str, int]
+    decisions: int
+
+    def __str__(self) -> str:
+        done, of = sum(self.finished.values()), sum(self.episodes.values())
+        return f"{done} of {of} episodes, decision {self.decisions}"
 
 
 class MultiTaskEnvRunner(OpenEnvRunner):
@@ -271,7 +286,11 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         return death
 
     def play_episodes(
-        self, *, explore: bool = False, timeout_s: float | None = None
+        self,
+        *,
+        explore: bool = False,
+        timeout_s: float | None = None,
+        on_progress: Callable[[PlayProgress], None] | None = None,
     ) -> list[PlayedEpisode]:
         """Plays exactly one full episode in every slot of this runner's share, from fresh resets.
 
@@ -280,6 +299,7 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         Args:
             explore: Whether to act with exploration.
             timeout_s: Seconds that this may take; None: any time.
+            on_progress: Called every `PLAY_CHUNK` decisions.
 
         Raises:
             EvaluationTimeoutError: It took longer.
@@ -291,18 +311,21 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         self._episode_index = [0] * self.num_envs
         self._playing = True
         try:
-            return self._play_until_all_are_over(explore, timeout_s)
+            return self._play_until_all_are_over(explore, timeout_s, on_progress)
         finally:
             self._playing = False
             self.reset_before_sampling()
 
     def _play_until_all_are_over(
-        self, explore: bool, timeout_s: float | None
+        self,
+        explore: bool,
+        timeout_s: float | None,
+        on_progress: Callable[[PlayProgress], None] | None,
     ) -> list[PlayedEpisode]:
         started = time.monotonic()
         partial: dict[str, PlayedEpisode] = {}
         finished: list[PlayedEpisode] = []
-        force_reset = True
+        force_reset, decisions = True, 0
         while len(finished) < self.num_envs:
             chunks = self.sample(
                 num_timesteps=PLAY_CHUNK * self.num_envs, explore=explore, force_reset=force_reset
@@ -323,9 +346,20 @@ class MultiTaskEnvRunner(OpenEnvRunner):
                     finished.append(played)
                 else:
                     partial[chunk.id_] = played
+            decisions += PLAY_CHUNK
+            if on_progress is not None:
+                on_progress(self._play_progress(finished, decisions))
             if timeout_s is not None and time.monotonic() - started > timeout_s:
                 self._give_up_on(partial.values(), timeout_s)
         return finished
+
+    def _play_progress(self, finished: list[PlayedEpisode], decisions: int) -> PlayProgress:
+        names = self.tasks.names
+        return PlayProgress(
+            finished=_by_name(names, (episode.task_id for episode in finished)),
+            episodes=_by_name(names, self._share),
+            decisions=decisions,
+        )
 
     def _give_up_on(self, unfinished: Iterable[PlayedEpisode], timeout_s: float) -> None:
         """Raises if there are any of these episodes."""
@@ -340,12 +374,18 @@ class MultiTaskEnvRunner(OpenEnvRunner):
             f".evaluation(...) and does not count; it waited for {', '.join(waiting)}."
         )
 
-    def play(self, *, timeout_s: float | None = None) -> Played:
+    def play(
+        self,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[PlayProgress], None] | None = None,
+    ) -> Played:
         """`play_episodes`, with what callbacks logged meanwhile; RLlib's own metrics do not count.
 
         They are of all steps, also of those after a slot's episode.
         """
-        episodes, metrics = self.play_episodes(timeout_s=timeout_s), self.get_metrics()
+        episodes = self.play_episodes(timeout_s=timeout_s, on_progress=on_progress)
+        metrics = self.get_metrics()
         return Played(
             episodes, {key: value for key, value in metrics.items() if key not in RLLIB_METRICS}
         )
@@ -367,6 +407,13 @@ def with_own_infos(episode: SingleAgentEpisode) -> SingleAgentEpisode:
         {key: value for key, value in info.items() if is_own_info(key)} for info in infos.data
     ]
     return slim
+
+
+def _by_name(names: Sequence[str], task_ids: Iterable[int]) -> dict[str, int]:
+    counts = dict.fromkeys(names, 0)
+    for task_id in task_ids:
+        counts[names[task_id]] += 1
+    return counts
 
 
 def ended_by_physics_error(episode: SingleAgentEpisode) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +23,7 @@ from rllib_ezm.algorithm.env_runner import (
     MultiTaskEnvRunner,
     Played,
     PlayedEpisode,
+    PlayProgress,
 )
 from rllib_ezm.algorithm.evaluation_report import EvaluationReport, TaskResult
 from rllib_ezm.tasks.failure import EnvironmentFailedError
@@ -105,18 +107,29 @@ def evaluate_per_task(
     return {}, steps, steps
 
 
-def _play(runner: MultiTaskEnvRunner) -> Answer:
+def _play(
+    runner: MultiTaskEnvRunner, on_progress: Callable[[PlayProgress], None] | None = None
+) -> Answer:
     try:
-        return runner.play(timeout_s=runner.config.evaluation_sample_timeout_s)
+        return runner.play(
+            timeout_s=runner.config.evaluation_sample_timeout_s, on_progress=on_progress
+        )
     except (EnvironmentFailedError, EvaluationTimeoutError) as error:
         return error
 
 
-def play_and_wait(group: EnvRunnerGroup) -> list[Answer]:
-    """The episodes of each env runner that was not lost."""
-    played: list[Answer] = group.foreach_env_runner(
-        _play, local_env_runner=group.num_remote_env_runners() == 0
-    )
+def play_and_wait(
+    group: EnvRunnerGroup, on_progress: Callable[[PlayProgress], None] | None = None
+) -> list[Answer]:
+    """The episodes of each env runner that was not lost.
+
+    Args:
+        group: Env runners of the evaluation.
+        on_progress: Called now and then by a local env runner; remote ones do not tell.
+    """
+    local = group.num_remote_env_runners() == 0
+    play = functools.partial(_play, on_progress=on_progress) if local else _play
+    played: list[Answer] = group.foreach_env_runner(play, local_env_runner=local)
     return played
 
 

@@ -25,10 +25,12 @@ from ray.rllib.utils.metrics import (
 from ray.tune import PlacementGroupFactory
 from ray.tune.registry import register_trainable
 
+from rllib_ezm.algorithm import phases
 from rllib_ezm.algorithm.batches import shard_for_learners, to_chunk
 from rllib_ezm.algorithm.checkpoint_summary import write_summary
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
+    PlayProgress,
     count_env_failures,
     ended_by_physics_error,
     info_metrics,
@@ -41,6 +43,7 @@ from rllib_ezm.algorithm.evaluation import (
     protocol_of,
 )
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.algorithm.phases import PhaseReporter
 from rllib_ezm.algorithm.support_check import SupportCheck
 from rllib_ezm.algorithm.training_metrics import log_pipeline, log_progress, log_tasks
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
@@ -69,6 +72,8 @@ class EZM(ResumableAlgorithm):
 
     @override(ResumableAlgorithm)
     def setup(self, config: EZMConfig) -> None:
+        self.phases = PhaseReporter(self.trial_folder)
+        self.phases.report(phases.BUILDING)
         if ray.util.get_current_placement_group() is None:  # otherwise Tune has placed it
             self._check_actors_fit(config)
         check_local_gpu(config.num_learners, config.num_gpus_per_learner)
@@ -91,6 +96,7 @@ class EZM(ResumableAlgorithm):
         before = dict(self.seconds)
         started = time.perf_counter()
         steps_before, updates_before = self.num_env_steps, self.num_updates
+        self._report_phase()
         if self.pipeline is None:
             self._collect_and_update()
         else:
@@ -117,6 +123,7 @@ class EZM(ResumableAlgorithm):
         self.store_episodes(collected)
         self.start_learning_if_ready()
         while self.num_updates < self.num_updates_due:
+            self._report_phase()
             update = Update(self.sample_batch(), self.num_env_steps, self.num_updates)
             start = time.perf_counter()
             update.results = self.update_learners(update.batch, update.env_steps)
@@ -124,6 +131,25 @@ class EZM(ResumableAlgorithm):
             self.finish_update(update)
             if self.num_updates % self.config.weight_sync_interval == 0:
                 self._sync_weights()
+
+    def _report_phase(self) -> None:
+        """Between two results, say what goes on."""
+        if self.num_updates:
+            phase = phases.TRAINING
+        elif self.num_updates_due == 0:
+            phase = phases.WARM_UP
+        else:
+            compiles = self.config.torch_compile_learner
+            phase = phases.COMPILING if compiles else phases.FIRST_UPDATE
+        self.phases.report(phase, env_steps=self.num_env_steps, updates=self.num_updates)
+
+    def _report_evaluation(self, progress: PlayProgress) -> None:
+        self.phases.report(
+            phases.EVALUATING,
+            detail=str(progress),
+            env_steps=self.num_env_steps,
+            updates=self.num_updates,
+        )
 
     def start_learning_if_ready(self) -> None:
         """From the env step on at which enough are in the replay buffer."""
@@ -230,6 +256,7 @@ class EZM(ResumableAlgorithm):
         self.metrics.log_value(
             (EVALUATION_RESULTS, "num_updates_lifetime"), self.num_updates, reduce="item"
         )
+        self.phases.report(phases.EVALUATING)
         results: dict[str, Any] = super().evaluate(*args, **kwargs)
         scores = results.get(EVALUATION_RESULTS, results)
         if "normalized_score_mean" in scores:  # not when an env runner was lost on the way
@@ -245,7 +272,7 @@ class EZM(ResumableAlgorithm):
     def play_episodes(self, env_runner_group: EnvRunnerGroup) -> list[Answer]:
         """An evaluation's episodes; asynchronous training goes on beside remote env runners."""
         if self.pipeline is None or env_runner_group.num_remote_env_runners() == 0:
-            return play_and_wait(env_runner_group)
+            return play_and_wait(env_runner_group, self._report_evaluation)
         return play_beside(env_runner_group, self.pipeline.advance_until)
 
     @override(ResumableAlgorithm)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from rllib_ezm.utils.errors import UserError
 
 TRIAL_FAILED = 1
 USER_ERROR = 2
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="GROUP.NAME=VALUE",
+    help="Overrides a setting of FILE, e.g. training.replay_ratio=1 or 'tasks=[...]'; repeatable.",
+)
+"""Of commands that take an experiment file; see `rllib_ezm.cli.overrides`."""
 
 
 def check_checkpoint(path: Path) -> Path:

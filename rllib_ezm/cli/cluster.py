@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import click
 import ray
 from ray import tune
 from ray.tune.search.variant_generator import generate_variants
@@ -45,6 +46,11 @@ def trial_resources(file: ExperimentFile) -> dict[str, float]:
         for name, amount in request.required_resources.items():
             most[name] = max(amount, most.get(name, 0.0))
     return most
+
+
+def num_variants(file: ExperimentFile) -> int:
+    """How many trials the search spaces of the file's config make."""
+    return sum(1 for _ in generate_variants(file.config.to_dict()))
 
 
 def set_verbosity(*, verbose: bool) -> None:
@@ -99,6 +105,7 @@ def ray_for(
             f"--ray-num-cpus is for a Ray started on this machine, but {address} is a running "
             "cluster with CPUs of its own: drop --ray-num-cpus or the address"
         )
+    click.echo(f"Connecting to Ray at {address} ..." if address else "Starting Ray ...")
     try:
         with away_from_signals():
             if address:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
-from rllib_ezm.cli.arguments import TRIAL_FAILED
+from rllib_ezm.cli.arguments import TRIAL_FAILED, set_option
+from rllib_ezm.utils.errors import UserError
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-def doctor(file: Path | None) -> int:
+@set_option
+def doctor(file: Path | None, overrides: tuple[str, ...]) -> int:
     """Check versions, simulator, devices and memory, and an experiment FILE if one is given.
 
     Exit code 1 if training would fail.
@@ -22,11 +24,13 @@ def doctor(file: Path | None) -> int:
 
     set_verbosity(verbose=False)
     if file is None:
+        if overrides:
+            raise UserError("--set changes settings of a FILE: give one")
         findings = diagnosis.examine()
     else:
         file = file.expanduser().resolve()
         with running_as_script(file):
-            findings = diagnosis.examine(load_experiment_file(file))
+            findings = diagnosis.examine(load_experiment_file(file).overridden(overrides))
     for line, color in diagnosis.lines(findings):
         click.secho(line, fg=color or None)
     return TRIAL_FAILED if diagnosis.would_fail(findings) else 0

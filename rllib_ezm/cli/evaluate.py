@@ -9,6 +9,7 @@ import click
 
 from rllib_ezm.cli.arguments import check_checkpoint
 from rllib_ezm.tasks.protocol import PROTOCOLS
+from rllib_ezm.tasks.rendering import choose_renderer
 from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE
 from rllib_ezm.utils.errors import UserError
 
@@ -26,7 +27,7 @@ from rllib_ezm.utils.errors import UserError
     "--video",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write videos of the tasks there.",
+    help="Film one of the episodes of each task there.",
 )
 @click.option(
     "--num-simulations",
@@ -76,20 +77,26 @@ def evaluate(
         )
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError(f"--json: no such folder: {json_file.absolute().parent}")
+    if video is not None:
+        choose_renderer()  # before MuJoCo is imported
     from rich.console import Console
 
     from rllib_ezm.algorithm.checkpoint_evaluation import evaluate_checkpoint
     from rllib_ezm.cli.cluster import set_verbosity
+    from rllib_ezm.cli.evaluation_progress import EvaluationProgress
 
     set_verbosity(verbose=False)
-    report = evaluate_checkpoint(
-        checkpoint,
-        episodes=episodes,
-        video_dir=video,
-        num_simulations=num_simulations,
-        seed=seed,
-        protocol=protocol,
-    )
+    click.echo(f"Loading {checkpoint} ...", err=True)
+    with EvaluationProgress() as progress:
+        report = evaluate_checkpoint(
+            checkpoint,
+            episodes=episodes,
+            video_dir=video,
+            num_simulations=num_simulations,
+            seed=seed,
+            protocol=protocol,
+            on_progress=progress.update,
+        )
     Console().print(report.to_rich_table())
     metrics = report.to_metrics_table()
     if metrics is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.utils import flatten_dict
 
+from rllib_ezm.cli.loggers import loggers
 from rllib_ezm.cli.progress import ProgressPrinter
 from rllib_ezm.cli.resume import (
     StartFrom,
@@ -50,6 +52,9 @@ class RunOptions:
         stop: Bounds of `--stop`; None for the file's `stop`.
         restore: Checkpoint that every trial starts from; None for none.
         commands: What was typed to start the experiment and to go on with it.
+        overrides: Settings of the file changed by `--set`, see `rllib_ezm.cli.overrides`.
+        wandb: Project at Weights & Biases for the curves; None for none.
+        mlflow: Tracking URI of MLflow for the curves; None for none.
     """
 
     checkpoint_freq: int = 0
@@ -62,6 +67,9 @@ class RunOptions:
     stop: Mapping[str, float] | None = None
     restore: str | None = None
     commands: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+    wandb: str | None = None
+    mlflow: str | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> RunOptions:
@@ -126,12 +134,13 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
         options: How to run it.
 
     Raises:
-        UserError: If the folder exists.
+        UserError: If the folder exists, or what an option needs is missing.
     """
     if folder.exists():
         raise UserError(
             f"{folder} exists: choose another --experiment-name, or go on with --resume {folder}"
         )
+    callbacks = _callbacks(folder, options, _start_points(options))
     folder.mkdir(parents=True)
     options.write(folder)
     param_space, num_samples = _seeded(file, options)
@@ -144,7 +153,7 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
             storage_path=str(folder.parent),
             stop=file.stop,
             verbose=0,
-            callbacks=_callbacks(options, _start_points(options)),
+            callbacks=callbacks,
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=options.checkpoint_freq,
                 checkpoint_at_end=options.checkpoint_at_end,
@@ -153,7 +162,7 @@ def new_tuner(file: ExperimentFile, folder: Path, options: RunOptions) -> tune.T
     )
 
 
-def _callbacks(options: RunOptions, points: StartPoints) -> list[tune.Callback]:
+def _callbacks(folder: Path, options: RunOptions, points: StartPoints) -> list[tune.Callback]:
     """Those that save stand before Tune's loggers, which write what they add to a result."""
     return [
         SaveOnSignal(),
@@ -161,6 +170,7 @@ def _callbacks(options: RunOptions, points: StartPoints) -> list[tune.Callback]:
         SaveByTime(options.checkpoint_minutes),
         KeepCheckpoints(options.keep),
         ProgressPrinter(),
+        *loggers(folder.name, wandb=options.wandb, mlflow=options.mlflow),
     ]
 
 
@@ -184,28 +194,38 @@ class ResumedExperiment:
     is_over: bool
 
 
-def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> ResumedExperiment:
-    """Go on with an experiment that was interrupted, failed, or shall go on beyond its end.
-
-    Args:
-        file: The file the experiment was started from: Tune needs its config again.
-        folder: The experiment's folder.
-        changes: Fields of `RunOptions` that were given anew; `commands` are added.
+def kept_options(folder: Path) -> RunOptions:
+    """The options that an experiment was started with.
 
     Raises:
-        UserError: If the folder holds no experiment, or one of another algorithm.
+        UserError: If the folder holds no experiment.
     """
     if not _is_experiment(folder):
         hint = next((f"; did you mean {p}" for p in folder.parents if _is_experiment(p)), "")
         raise UserError(
             f"--resume: {folder} is not the folder of an experiment of `rllib train file`{hint}"
         )
+    return RunOptions.of(json.loads((folder / OPTIONS_FILE).read_text()))
+
+
+def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> ResumedExperiment:
+    """Go on with an experiment that was interrupted, failed, or shall go on beyond its end.
+
+    Args:
+        file: What the experiment was started from, with its `kept_options` applied: Tune needs the
+            config again.
+        folder: The experiment's folder.
+        changes: Fields of `RunOptions` that were given anew; `commands` are added.
+
+    Raises:
+        UserError: If the folder holds no experiment, or one of another algorithm.
+    """
+    kept = kept_options(folder)
     warn_of_other_owner(folder)
-    kept = json.loads((folder / OPTIONS_FILE).read_text())
-    commands = [*kept.get("commands", ()), *changes.get("commands", ())]
-    options = RunOptions.of({**kept, **changes, "commands": commands})
+    given = {**changes, "commands": [*kept.commands, *changes.get("commands", ())]}
+    options = dataclasses.replace(kept, **given)
     usable_state(folder)
-    tuner = _restored_tuner(file.scaled_down() if options.smoke else file, folder, options)
+    tuner = _restored_tuner(file, folder, options)
     before = tuner.get_results()
     noted = {
         Path(result.path).name: Path(result.checkpoint.path)
@@ -225,7 +245,7 @@ def resume(file: ExperimentFile, folder: Path, changes: Mapping[str, Any]) -> Re
         tidy_up(folder, points)
     reconfigure(
         tuner,
-        callbacks=_callbacks(options, points),
+        callbacks=_callbacks(folder, options, points),
         scheduler=PauseOnSignal(),
         stop=options.stop,
         resume_finished=goes_beyond,

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +50,22 @@ class ExperimentFile:
 
         configs: list[Any] = [*configs_of(self.config).values()] or [self.config]
         return list(dict.fromkeys(c.describe() for c in configs if hasattr(c, "describe")))
+
+    def overridden(self, settings: Sequence[str]) -> ExperimentFile:
+        """The same experiment with settings changed, in every config of a sweep; see `override`.
+
+        Raises:
+            UserError: If a setting is malformed or unknown.
+        """
+        if not settings:
+            return self
+        from rllib_ezm.cli.overrides import override
+        from rllib_ezm.utils.sweep import configs_of, sweep
+
+        variants = {name: override(c, settings) for name, c in configs_of(self.config).items()}
+        return replace(
+            self, config=sweep(variants) if variants else override(self.config, settings)
+        )
 
     def scaled_down(self) -> ExperimentFile:
         """The same experiment as a smoke run, see `rllib_ezm.cli.smoke`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -13,7 +14,7 @@ import ray
 import torch
 from ray.exceptions import RayTaskError
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.tune.result import TIME_TOTAL_S
+from ray.tune.result import TIME_TOTAL_S, TIMESTEPS_TOTAL, TRAINING_ITERATION
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.ezm import EZM
@@ -21,6 +22,14 @@ from rllib_ezm.cli.experiment_file import ExperimentFile
 from rllib_ezm.utils.errors import UserError
 
 NUM_UPDATES = "num_updates_lifetime"
+ENV_STEP_COUNTERS = (
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    f"env_runners/{NUM_ENV_STEPS_SAMPLED_LIFETIME}",
+    TIMESTEPS_TOTAL,
+)
+REFERENCE_ENV_STEPS = 100_000
+"""What is forecast where the end of a run is not known."""
+
 GIB = 2**30
 LONGEST = 10
 """A probe that has seen no update gives up after so many times its length."""
@@ -59,6 +68,7 @@ class Forecast:
         update_hours: Hours of updates.
         evaluation_hours: Hours of evaluation, if every episode has its full length.
         memory: Peak memory with a replay buffer that is as full as it gets [bytes].
+        has_end: Whether `stop` says where the run ends; otherwise this is a part of it.
     """
 
     rates: Rates
@@ -68,6 +78,7 @@ class Forecast:
     update_hours: float
     evaluation_hours: float
     memory: int
+    has_end: bool = True
 
     @property
     def hours(self) -> float:
@@ -83,7 +94,11 @@ class Forecast:
         yield f"  memory now    {rates.memory / GIB:12.1f} GiB"
         if rates.device_memory:
             yield f"  GPU memory    {rates.device_memory / GIB:12.1f} GiB"
-        yield f"the whole file: {self.env_steps:,.0f} env steps, {self.updates:,.0f} updates"
+        if not self.has_end:
+            yield "where the run ends is not known: `stop` has no bound on env steps, updates,"
+            yield "iterations or time. For a part of it:"
+        what = "the whole file" if self.has_end else "a part"
+        yield f"{what}: {self.env_steps:,.0f} env steps, {self.updates:,.0f} updates"
         yield f"  collection    {self.collection_hours:12.2f} h"
         yield f"  learning      {self.update_hours:12.2f} h"
         yield f"  evaluation    {self.evaluation_hours:12.2f} h (episodes of full length)"
@@ -151,25 +166,19 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
     """Extend the rates of a probe to the whole run that a file describes.
 
     Args:
-        file: The experiment file; its `stop` says how long the run is.
+        file: The experiment file; its `stop` says how long the run is. Where it does not (scores,
+            functions, no `stop`), the forecast is for `REFERENCE_ENV_STEPS`, and says so.
         rates: What `probe` measured of its config.
-
-    Raises:
-        UserError: If `stop` bounds neither env steps, updates nor time.
     """
     config = cast("EZMConfig", file.config)
     tasks = config.get_task_set()
     wait, ratio = config.num_steps_sampled_before_learning_starts, config.replay_ratio
-    env_steps = min(_bounds(file.stop, rates, wait, ratio), default=None)
-    if env_steps is None:
-        raise UserError(
-            f"{file.path}: `stop` bounds neither {NUM_ENV_STEPS_SAMPLED_LIFETIME}, {NUM_UPDATES} "
-            f"nor {TIME_TOTAL_S}: there is no end to plan for; add one, or give --stop"
-        )
+    per_iteration = iteration_env_steps(config)
+    end = min(_bounds(file.stop, rates, wait, ratio, per_iteration), default=None)
+    env_steps = float(REFERENCE_ENV_STEPS) if end is None else end
     updates = max(0.0, env_steps - wait) * ratio
     evaluations = 0.0
     if config.evaluation_interval:
-        per_iteration = max(config.min_sample_timesteps_per_iteration or 0, 1)
         evaluations = env_steps / per_iteration / config.evaluation_interval
     # The length of episodes of a task without a time limit is not known: they are left out.
     episode_steps = sum((s.max_episode_steps or 0) / s.action_repeat for s in tasks.specs)
@@ -183,24 +192,37 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
         update_hours=updates * rates.seconds_per_update / 3600,
         evaluation_hours=played * rates.seconds_per_env_step / 3600,
         memory=int(rates.memory + stored * config.replay_bytes()),
+        has_end=end is not None,
     )
 
 
-def _bounds(stop: Any, rates: Rates, wait: int, ratio: float) -> Iterator[float]:
-    """Env steps at which each bound of `stop` ends the run."""
+def iteration_env_steps(config: EZMConfig) -> float:
+    """Env steps of a training iteration: whole fragments of all slots."""
+    slots = config.get_task_set().num_tasks * int(config.env_config["envs_per_task"])
+    fragment = slots * int(config.rollout_fragment_length)
+    return fragment * math.ceil(max(config.min_sample_timesteps_per_iteration or 0, 1) / fragment)
+
+
+def _bounds(
+    stop: Any, rates: Rates, wait: int, ratio: float, per_iteration: float
+) -> Iterator[float]:
+    """Env steps at which each bound of `stop` ends the run; none for bounds of scores."""
     if not isinstance(stop, Mapping):
         return
-    if NUM_ENV_STEPS_SAMPLED_LIFETIME in stop:
-        yield float(stop[NUM_ENV_STEPS_SAMPLED_LIFETIME])
-    if NUM_UPDATES in stop:
-        yield wait + stop[NUM_UPDATES] / ratio
-    if TIME_TOTAL_S in stop:
-        learning = stop[TIME_TOTAL_S] - wait * rates.seconds_per_env_step
-        if learning > 0:
-            per_step = rates.seconds_per_env_step + ratio * rates.seconds_per_update
-            yield wait + learning / per_step
-        else:
-            yield stop[TIME_TOTAL_S] / rates.seconds_per_env_step
+    for key, bound in stop.items():
+        if key in ENV_STEP_COUNTERS:
+            yield float(bound)
+        elif key == NUM_UPDATES:
+            yield wait + bound / ratio
+        elif key == TRAINING_ITERATION:
+            yield bound * per_iteration
+        elif key == TIME_TOTAL_S:
+            learning = bound - wait * rates.seconds_per_env_step
+            if learning > 0:
+                per_step = rates.seconds_per_env_step + ratio * rates.seconds_per_update
+                yield wait + learning / per_step
+            else:
+                yield bound / rates.seconds_per_env_step
 
 
 def _train_until_update(algo: EZM, limit: float) -> None:

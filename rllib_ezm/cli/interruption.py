@@ -33,6 +33,10 @@ SAME_KEY_PRESS_S = 0.5
 """A wrapper may pass a Ctrl-C on that the terminal has already sent to all of its processes."""
 
 
+SHOW_CURSOR = b"\x1b[?25h"
+"""A terminal's cursor is hidden while lines are redrawn."""
+
+
 class Interruption:
     """What the signals have asked for so far.
 
@@ -100,6 +104,8 @@ class Interruption:
 
     def _stop_at_once(self) -> None:
         """Ray's processes end by themselves when this one is gone."""
+        for terminal in self._terminals:
+            os.write(terminal, SHOW_CURSOR)
         lines = ["Stopping at once.", *self.given_up]
         os.write(2, ("\n".join(lines) + "\n").encode())
         os._exit(EXIT_CODES[signal.SIGINT])

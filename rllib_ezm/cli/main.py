@@ -65,10 +65,13 @@ def run_example(file: str) -> NoReturn:
     sys.exit(main(["train", "file", file, *sys.argv[1:]]))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="rllib-ezm")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Train and evaluate RLlib algorithms, EfficientZero-Multitask among them."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 for command in (train, evaluate, report, inspect, doctor, plan):

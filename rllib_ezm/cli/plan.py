@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from rllib_ezm.cli.arguments import set_option
 from rllib_ezm.utils.errors import UserError
 
 
@@ -14,8 +15,15 @@ from rllib_ezm.utils.errors import UserError
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--seconds", type=click.FloatRange(min=1), default=60, show_default=True)
 @click.option("--stop", "-s", metavar="JSON", help="Overrides FILE's `stop`.")
+@set_option
 @click.option("--ray-num-cpus", type=click.IntRange(min=1), help="Logical CPUs of Ray.")
-def plan(file: Path, seconds: float, stop: str | None, ray_num_cpus: int | None) -> None:
+def plan(
+    file: Path,
+    seconds: float,
+    stop: str | None,
+    overrides: tuple[str, ...],
+    ray_num_cpus: int | None,
+) -> None:
     """Probe an EZM FILE for a minute and print what its training will take on this machine.
 
     Env steps and updates per second, memory, and the hours until its `stop`.
@@ -25,7 +33,7 @@ def plan(file: Path, seconds: float, stop: str | None, ray_num_cpus: int | None)
 
     file = file.expanduser().resolve()
     with running_as_script(file):
-        experiment_file = load_experiment_file(file)
+        experiment_file = load_experiment_file(file).overridden(overrides)
         if stop is not None:
             experiment_file = dataclasses.replace(experiment_file, stop=parse_stop(stop))
         from rllib_ezm.algorithm.config import EZMConfig

@@ -20,6 +20,7 @@ from rllib_ezm.utils.ray_internals import forget_checkpoints
 from rllib_ezm.utils.trial_folder import (
     RESULTS,
     SAVE_REQUEST,
+    clear_status,
     remove,
     surplus_checkpoints,
     write_result,
@@ -54,8 +55,9 @@ class SaveOnSignal(Callback):
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Take back what an earlier life of the trial was asked for."""
+        """Take back what an earlier life of the trial was asked for, or said."""
         _request(trial).unlink(missing_ok=True)
+        clear_status(Path(trial.storage.trial_fs_path))
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Called by Tune's loop, several times a second."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rllib_ezm.cli.arguments import TRIAL_FAILED, check_checkpoint
+from rllib_ezm.cli.arguments import TRIAL_FAILED, check_checkpoint, set_option
 from rllib_ezm.cli.interruption import INTERRUPTION
 from rllib_ezm.utils.errors import UserError
 
@@ -22,9 +22,12 @@ CHANGEABLE = ("stop", "checkpoint_minutes", "keep")
 """Options that an experiment may be resumed with, in place of those it was started with."""
 
 
-@click.group(no_args_is_help=False)
-def train() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def train(ctx: click.Context) -> None:
     """Train an algorithm."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @train.command("file")
@@ -35,6 +38,7 @@ def train() -> None:
     metavar="JSON",
     help="""Result keys to bounds, e.g. '{"training_iteration": 10}'; overrides FILE's `stop`.""",
 )
+@set_option
 @click.option(
     "--checkpoint-freq",
     type=click.IntRange(min=0),
@@ -84,6 +88,10 @@ def train() -> None:
     metavar="CHECKPOINT",
     help="Start a new run from a checkpoint, also with other settings.",
 )
+@click.option("--wandb", metavar="PROJECT", help="Log the curves to Weights & Biases as well.")
+@click.option(
+    "--mlflow", metavar="URI", help="Log the curves to MLflow as well: a URI or a folder."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Overrides the config's seed.")
 @click.option(
     "--smoke",
@@ -117,6 +125,19 @@ def train_file(ctx: click.Context, file: Path, **options: Any) -> int:
     file = file.expanduser().resolve()
     with running_as_script(file):
         experiment_file = load_experiment_file(file)
+        if options["resume"] is not None:
+            from rllib_ezm.cli.experiment import kept_options
+
+            options["resume"] = options["resume"].expanduser().resolve()
+            kept = kept_options(options["resume"])
+            options |= {"overrides": kept.overrides, "smoke": kept.smoke}
+        options["notes"] = [f"Set:         {setting}" for setting in options["overrides"]]
+        if options["overrides"]:
+            from rllib_ezm.cli.overrides import notes
+
+            changed = experiment_file.overridden(options["overrides"])
+            options["notes"] += notes(experiment_file.config, changed.config)
+            experiment_file = changed
         if options["smoke"]:
             experiment_file = experiment_file.scaled_down()
         if options["stop"] is not None:
@@ -132,10 +153,10 @@ def _is_typed(ctx: click.Context, name: str) -> bool:
 def _refuse_with_resume(ctx: click.Context) -> None:
     """Refuse the options that a resumed experiment would have to ignore."""
     still_free = {"file", "resume", "ray_num_cpus", "ray_address", "verbose", *CHANGEABLE}
-    for name in ctx.params:
-        if name not in still_free and _is_typed(ctx, name):
+    for option in ctx.command.params:
+        if option.name not in still_free and _is_typed(ctx, str(option.name)):
             raise UserError(
-                f"--{name.replace('_', '-')} cannot be combined with --resume: an experiment keeps "
+                f"{option.opts[0]} cannot be combined with --resume: an experiment keeps "
                 "what it was started with; drop the option, or start a new experiment (with "
                 "--restore CHECKPOINT from what it has learned)"
             )
@@ -144,6 +165,8 @@ def _refuse_with_resume(ctx: click.Context) -> None:
 def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any]) -> int:
     """Train a loaded experiment file and report; return the exit code."""
     from rllib_ezm.cli import cluster, experiment
+    from rllib_ezm.cli.estimate import duration_notes
+    from rllib_ezm.cli.progress import LIVE
 
     cluster.set_verbosity(verbose=options["verbose"])
     with cluster.ray_for(
@@ -153,14 +176,16 @@ def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any])
         verbose=options["verbose"],
     ):
         if options["resume"] is None:
-            notes = _restore_notes(file, options["restore"])
+            notes = [*options["notes"], *_restore_notes(file, options["restore"])]
             folder = _new_folder(file, options)
             tuner = experiment.new_tuner(file, folder, experiment.RunOptions.of(options))
             _announce(file, folder, "Training", notes)
+            for line in duration_notes(file):
+                click.echo(line)
             if file.stop is None:
                 click.echo("No stopping condition (`stop` in the file, or --stop): Ctrl-C saves.")
         else:
-            folder = options["resume"].expanduser().resolve()
+            folder = options["resume"]
             changes["commands"] = options["commands"]
             resumed = experiment.resume(file, folder, changes)
             if resumed.is_over:
@@ -168,9 +193,12 @@ def _run(file: ExperimentFile, options: dict[str, Any], changes: dict[str, Any])
                 return _report(file, experiment.outcome(resumed.tuner.get_results()))
             tuner = resumed.tuner
             verb = f"Resuming after {resumed.points.iterations} iterations:"
-            _announce(file, folder, verb, resumed.points.messages)
+            _announce(file, folder, verb, [*options["notes"], *resumed.points.messages])
         INTERRUPTION.folder, INTERRUPTION.training = folder, True
-        outcome = experiment.outcome(tuner.fit())
+        try:
+            outcome = experiment.outcome(tuner.fit())
+        finally:
+            LIVE.stop()
     return _report(file, outcome)
 
 

@@ -17,6 +17,7 @@ from gymnasium.wrappers import TimeLimit
 from rllib_ezm.tasks.failure import environment_failed
 from rllib_ezm.tasks.padding import flat_dims
 from rllib_ezm.tasks.registrations import own_registrations, register_missing
+from rllib_ezm.utils.errors import MissingPackageError
 from rllib_ezm.utils.suggestion import did_you_mean
 
 _REGISTRATIONS = "registrations"
@@ -103,11 +104,14 @@ class TaskSpec:
         Raises:
             ValueError: If `make` returns something else.
             EnvironmentFailedError: If `make` calls `exit()`.
+            MissingPackageError: The environment needs a package that is not installed.
         """
         try:
             env: Any = self.make() if render_mode is None else self.make(render_mode=render_mode)
         except SystemExit as error:
             raise environment_failed(self.name, "building the environment", error) from error
+        except (ImportError, gym.error.DependencyNotInstalled) as error:
+            raise MissingPackageError(_missing_package_message(self.name, error)) from error
         if not isinstance(env, gym.Env):
             raise ValueError(
                 f"Task {self.name!r}: `make` must return a gymnasium.Env, got "
@@ -322,3 +326,13 @@ def _unknown_name_message(name: str) -> str:
         f"your own tasks: {', '.join(_USER_TASKS) or 'none'}. "
         "Add one with rllib_ezm.tasks.register_task(name, make)."
     )
+
+
+def _missing_package_message(task: str, error: Exception) -> str:
+    """Says what to install; messages that name a command of pip are passed on."""
+    text = str(error)
+    if "pip install" in text:
+        return f"Task {task!r}: {text}"
+    package = getattr(error, "name", None)
+    command = f": pip install {package.partition('.')[0]}" if package else ""
+    return f"Task {task!r} needs a package that is not installed ({text}){command}"

@@ -9,3 +9,7 @@ class UserError(Exception):
     The command line prints the message as one line and exits with code 2. Any other exception is
     a fault of the program and keeps its traceback.
     """
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that is not installed; the message has the command that installs it."""

@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.fs
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -30,6 +31,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint, ResumeConfig, Tuner
 from ray.tune.experiment import Trial
+from ray.tune.logger import TBXLoggerCallback
 from ray.tune.trainable.trainable import _TrainingResult
 
 from rllib_ezm.utils.trial_folder import checkpoint_number, next_checkpoint
@@ -510,6 +512,32 @@ class OpenConfig(AlgorithmConfig):
     @override(AlgorithmConfig)
     def _model_config_auto_includes(self) -> dict[str, Any]:
         return {**super()._model_config_auto_includes, **self.model_settings()}
+
+
+class OpenTensorBoard(TBXLoggerCallback):
+    """Tune's TensorBoard logger, whose subclass chooses the points of the curves.
+
+    Uses the private `_trial_writer` and `_trial_result`. Without it, all curves would be in one
+    group "ray", over the iterations.
+    """
+
+    def points(self, result: dict[str, Any]) -> tuple[int, dict[str, float | list[float]]]:
+        """The x of a result, and the values at it by curve; a list is a distribution."""
+        raise NotImplementedError
+
+    @override(TBXLoggerCallback)
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        if trial not in self._trial_writer:
+            self.log_trial_start(trial)
+        step, values = self.points(result)
+        writer = self._trial_writer[trial]
+        for name, value in values.items():
+            if isinstance(value, list):
+                writer.add_histogram(name, np.asarray(value), global_step=step)
+            else:
+                writer.add_scalar(name, value, global_step=step)
+        self._trial_result[trial] = values
+        writer.flush()
 
 
 def model_config_of(catalog: Any) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from rllib_ezm.utils.checkpoint_folder import MANIFEST_FILE
 
 SAVE_REQUEST = ".save_now"
 """A trial whose folder holds this file ends its iteration early, so that it can be saved."""
+
+STATUS = ".status.json"
+"""What the trial is doing between two results."""
 
 RESULT_FILE = "tune_result.json"
 """In a checkpoint: the numbers of the trial's last result, flat."""
@@ -68,6 +73,32 @@ def read_result(checkpoint: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return result if isinstance(result, dict) else {}
+
+
+def write_status(trial_folder: Path, status: Mapping[str, Any]) -> None:
+    """Say what a trial is doing; replaces what was said before.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    temporary = trial_folder / f"{STATUS}.partial"
+    temporary.write_text(json.dumps(status))
+    os.replace(temporary, trial_folder / STATUS)
+
+
+def read_status(trial_folder: Path) -> dict[str, Any]:
+    """What `write_status` wrote; empty where there is nothing that can be read."""
+    try:
+        status = json.loads((trial_folder / STATUS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def clear_status(trial_folder: Path) -> None:
+    """Say nothing any more. Where the disk does not let go of the file, it stays, harmless."""
+    with suppress(OSError):
+        (trial_folder / STATUS).unlink()
 
 
 def score_of(checkpoint: Path) -> float | None:

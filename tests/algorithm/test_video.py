@@ -10,10 +10,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 from helpers.scripted_env import ScriptedEnv
-from helpers.tiny import build_module, tiny_config
+from helpers.tiny import tiny_config
 
-from rllib_ezm.algorithm.video import record_videos
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.video import film
 from rllib_ezm.tasks.spec import TaskSpec
 from rllib_ezm.utils.errors import UserError
 
@@ -57,13 +59,23 @@ def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
         return list(reader.iter_data()), reader.get_meta_data()["fps"]
 
 
+def runner_of(tasks: list[TaskSpec], episodes: int = 1) -> MultiTaskEnvRunner:
+    config = tiny_config(tasks).evaluation(evaluation_duration=episodes)
+    config.in_evaluation = True
+    return MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
+
+
+def filmed(runner: MultiTaskEnvRunner, folder: Path, fps: int | None = None) -> list[Path]:
+    films = film(runner, folder, fps)
+    runner.play_episodes()
+    runner.stop()
+    return [each.path for each in films]
+
+
 @needs_imageio
-def test_one_full_episode_per_task_is_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = tiny_config([task("my task/1", painted), task("my task/2", painted)])
-    module, tasks = build_module(config, inference_only=True), config.get_task_set()
-    paths = record_videos(module, tasks, tmp_path / "new" / "videos", seed=0)
+def test_one_full_episode_per_task_is_filmed(tmp_path: Path) -> None:
+    tasks = [task("my task/1", painted), task("my task/2", painted)]
+    paths = filmed(runner_of(tasks, episodes=2), tmp_path / "new" / "videos")
     assert [path.name for path in paths] == ["my_task_1.mp4", "my_task_2.mp4"]
     for path in paths:
         frames, rate = frames_of(path)
@@ -71,70 +83,99 @@ def test_one_full_episode_per_task_is_recorded(
         brightness = [float(frame.mean()) for frame in frames]
         assert brightness == pytest.approx([0, 40, 80, 120], abs=6)
         assert rate == pytest.approx(20 / 2)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["my task/1", "my task/2"]
-    assert all("return 21.0" in line for line in lines)
-    _, rate = frames_of(record_videos(module, tasks, tmp_path, seed=0, fps=5)[0])
+    _, rate = frames_of(filmed(runner_of(tasks), tmp_path, fps=5)[0])
     assert rate == pytest.approx(5)
+
+
+class PaintedPendulum(PendulumEnv):
+    """Draws the angle, as pygame need not be there."""
+
+    def render(self) -> Any:
+        return np.full((32, 48, 3), int(20 * abs(self.state[0])) % 256, dtype=np.uint8)
+
+
+def pendulum(render_mode: str | None = None) -> PaintedPendulum:
+    return PaintedPendulum(render_mode=render_mode)
+
+
+@needs_imageio
+def test_the_episode_on_film_is_one_that_counts(tmp_path: Path) -> None:
+    tasks = [TaskSpec(name, pendulum, max_episode_steps=20) for name in ("one", "two")]
+    plain = runner_of(tasks, episodes=3).play_episodes()
+    runner = runner_of(tasks, episodes=3)
+    films = film(runner, tmp_path)
+    played = runner.play_episodes()
+    assert played == plain, "drawing changes nothing"
+    for task_id, each in enumerate(films):
+        returns = [p.episode_return for p in played if p.task_id == task_id]
+        assert any(each.episode_return == pytest.approx(found, rel=1e-6) for found in returns)
+        assert len(frames_of(each.path)[0]) == 21
+    assert films[0].episode_return != pytest.approx(films[1].episode_return)
+
+
+@needs_imageio
+def test_names_of_tasks_are_no_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "outer" / "videos"
+    tasks = [task(name, painted) for name in ("../../x", "a/b", "a_b")]
+    paths = filmed(runner_of(tasks), folder)
+    assert len({*paths}) == 3
+    assert sorted(folder.iterdir()) == sorted(paths)
+    assert sorted(tmp_path.rglob("*.mp4")) == sorted(paths)
 
 
 @needs_imageio
 @pytest.mark.parametrize(
     ("make", "says"),
-    [(BrokenEnv, "MUJOCO_GL=egl"), (BlindEnv, "render_mode='rgb_array'")],
+    [(BrokenEnv, "apt-get install libegl1"), (BlindEnv, "render_mode='rgb_array'")],
 )
 def test_a_task_that_cannot_be_rendered_says_what_to_do(
     make: Any, says: str, tmp_path: Path
 ) -> None:
-    config = tiny_config([task("dark", make)])
     with pytest.raises(UserError, match=f"dark.*{says}"):
-        record_videos(build_module(config), config.get_task_set(), tmp_path, seed=0)
+        film(runner_of([task("dark", make)]), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_imageio_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    config = tiny_config([task("bright", painted)])
     with pytest.raises(UserError, match=r"pip install 'rllib-ezm\[video\]'"):
-        record_videos(build_module(config), config.get_task_set(), tmp_path, seed=0)
-
-
-def test_only_ezm_modules_are_recorded(tmp_path: Path) -> None:
-    tasks = tiny_config([task("bright", painted)]).get_task_set()
-    with pytest.raises(UserError, match="EZM checkpoints only"):
-        record_videos(object(), tasks, tmp_path, seed=0)
+        film(runner_of([task("bright", painted)]), tmp_path)
 
 
 RECORD_DMC = """
 import sys
 from pathlib import Path
-from helpers.tiny import build_module, tiny_config
-from rllib_ezm.algorithm.video import record_videos
+from rllib_ezm.tasks.rendering import choose_renderer
+print(choose_renderer())
+from helpers.tiny import tiny_config
+from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
+from rllib_ezm.algorithm.video import film
 config = tiny_config(["dmc:cartpole-balance"], max_episode_steps=4)
-record_videos(build_module(config), config.get_task_set(), Path(sys.argv[1]), seed=0)
+config.in_evaluation = True
+runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
+film(runner, Path(sys.argv[1]))
+runner.play_episodes()
 """
 
 
-def has_egl() -> bool:
-    code = "import mujoco.egl; mujoco.egl.GLContext(8, 8).make_current()"
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=headless(), capture_output=True, check=False
-    )
-    return run.returncode == 0
-
-
 def headless() -> dict[str, str]:
-    environment = {name: os.environ[name] for name in os.environ if name != "DISPLAY"}
-    tests = str(Path(__file__).parents[1])
-    return {**environment, "MUJOCO_GL": "egl", "PYTHONPATH": f"{tests}:{Path(tests).parent}"}
+    environment = {n: os.environ[n] for n in os.environ if n not in ("DISPLAY", "MUJOCO_GL")}
+    tests = Path(__file__).parents[1]
+    paths = [str(tests), str(tests.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @needs_imageio
-def test_dm_control_is_recorded_on_a_machine_without_a_display(tmp_path: Path) -> None:
-    if not has_egl():
-        pytest.skip("no EGL library here (Debian, Ubuntu: libegl1 libgl1-mesa-dri)")
+def test_dm_control_finds_a_renderer_by_itself(
+    tmp_path: Path,
+) -> None:
     command = [sys.executable, "-c", RECORD_DMC, str(tmp_path)]
-    subprocess.run(command, env=headless(), check=True, capture_output=True)
+    run = subprocess.run(command, env=headless(), capture_output=True, text=True, check=False)
+    if run.stdout.strip() == "None":
+        assert "apt-get install libegl1" in run.stderr
+        pytest.skip("no EGL or OSMesa library here (Debian, Ubuntu: libegl1 libgl1-mesa-dri)")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() in ("egl", "osmesa")
     frames, rate = frames_of(tmp_path / "dmc_cartpole-balance.mp4")
     assert len(frames) == 5
     assert rate == pytest.approx(100)

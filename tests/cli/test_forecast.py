@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 from helpers.tiny import scripted_task, tiny_config
 
+from rllib_ezm.cli import estimate
+from rllib_ezm.cli.estimate import duration, duration_notes
 from rllib_ezm.cli.experiment_file import ExperimentFile
 from rllib_ezm.cli.forecast import Rates, forecast, probe_as_trial
 from rllib_ezm.cli.main import main
@@ -37,6 +40,11 @@ def experiment(stop):
         ({"time_total_s": 0.4 + 26.0}, 40 + 26.0 / (0.01 + 0.5 * 0.5)),
         ({"time_total_s": 0.2}, 20),
         ({"num_env_steps_sampled_lifetime": 9000, "num_updates_lifetime": 500}, 1040),
+        ({"timesteps_total": 1040}, 1040),
+        ({"env_runners/num_env_steps_sampled_lifetime": 1040}, 1040),
+        # Two slots with fragments of 10: 5 of them are the 100 env steps of an iteration.
+        ({"training_iteration": 7}, 700),
+        ({"training_iteration": 7, "evaluation/normalized_score_mean": 0.9}, 700),
     ],
 )
 def test_the_length_of_a_run_follows_from_its_stop(stop, env_steps):
@@ -67,10 +75,16 @@ def test_the_replay_buffer_is_added_as_far_as_the_run_fills_it():
     assert forecast(endless, RATES).memory == RATES.memory + needed
 
 
-@pytest.mark.parametrize("stop", [None, {"training_iteration": 10}])
-def test_a_run_without_a_known_end_is_refused(stop):
-    with pytest.raises(UserError, match="no end to plan for"):
-        forecast(experiment(stop), RATES)
+@pytest.mark.parametrize(
+    "stop",
+    [None, {"evaluation/normalized_score_mean": 0.9}, lambda trial_id, result: False],
+)
+def test_of_a_run_without_a_known_end_a_part_is_planned(stop):
+    plan = forecast(experiment(stop), RATES)
+    assert plan.env_steps == 100_000
+    text = "\n".join(plan.lines())
+    assert "where the run ends is not known" in text
+    assert "a part: 100,000 env steps" in text
 
 
 def test_a_probe_measures_collection_and_learning(ray_cluster):
@@ -96,3 +110,32 @@ def test_other_algorithms_are_refused(tmp_path, capsys):
     )
     assert main(["plan", str(file)]) == 2
     assert "not an EZMConfig" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stop", "says"),
+    [
+        ({"time_total_s": 5400, "num_env_steps_sampled_lifetime": 10**9}, ["at most 1.5 h"]),
+        ({"num_env_steps_sampled_lifetime": 500}, []),
+        ({"evaluation/normalized_score_mean": 0.9}, []),
+        (None, []),
+    ],
+)
+def test_what_is_known_or_short_is_not_probed(stop, says):
+    notes = list(duration_notes(experiment(stop)))  # no Ray is needed
+    assert len(notes) == len(says)
+    assert all(text in note for text, note in zip(says, notes, strict=True))
+
+
+def test_a_file_that_takes_hours_says_so(ray_cluster, monkeypatch):
+    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0.5)
+    file = experiment({"num_env_steps_sampled_lifetime": 10**9})
+    (note,) = duration_notes(file)
+    assert re.search(r"about [\d.]+ (h|days) on this machine \(1,000,000,000 env steps", note)
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"), [(0.001, "1 min"), (0.5, "30 min"), (5.25, "5.2 h"), (240, "10.0 days")]
+)
+def test_durations_are_in_the_unit_a_person_would_choose(hours, text):
+    assert duration(hours) == text

@@ -55,20 +55,23 @@ def test_importing_the_command_line_imports_neither_ray_nor_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_lists_the_commands(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([option]) == 0
+@pytest.mark.parametrize("options", [["--help"], ["-h"], []])
+def test_help_lists_the_commands(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(options) == 0
     out = capsys.readouterr().out
     assert "train" in out
     assert "evaluate" in out
 
 
+def test_train_alone_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 0
+    assert "file  Train the config of a Python FILE" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing command"),
         (["frobnicate"], "No such command 'frobnicate'"),
-        (["train"], "Missing command"),
         (["train", "file"], "Missing argument 'FILE'"),
         (["train", "file", "x.py", "--bogus"], "No such option '--bogus'"),
         (["train", "file", "x.py", "--num-samples", "0"], "--num-samples"),
@@ -283,6 +286,7 @@ def test_evaluate_prints_the_table_and_writes_json(
     options += ["--episodes", "1", "--num-simulations", "0", "--seed", "5"]
     options += ["--protocol", "released"]
     assert main(["evaluate", str(tmp_path), *options, "--json", str(figures)]) == 0
+    assert callable(asked.pop("on_progress"))
     assert asked == {
         "path": tmp_path,
         "episodes": 1,

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from rllib_ezm.tasks import resolve_task, task_set
+from rllib_ezm.tasks.spec import TaskSpec
+from rllib_ezm.utils.errors import MissingPackageError
 
 
 def test_pendulum_runs_with_the_registered_time_limit():
@@ -71,3 +73,20 @@ def test_a_time_limit_among_the_env_kwargs_is_refused_with_its_place():
 def test_an_unknown_id_gets_near_matches(env_id):
     with pytest.raises(ValueError, match=r"Unknown task.*Did you mean gym:Pendulum-v1"):
         resolve_task(f"gym:{env_id}")
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch):
+    def without_box2d(*args, **kwargs):
+        raise gym.error.DependencyNotInstalled('Box2D is missing: pip install "gymnasium[box2d]"')
+
+    monkeypatch.setattr(gym, "make", without_box2d)
+    with pytest.raises(MissingPackageError, match=r'LunarLander.*pip install "gymnasium\[box2d\]"'):
+        _ = resolve_task("gym:LunarLanderContinuous-v3").dims
+
+
+def test_a_module_that_a_task_of_ones_own_imports_is_named():
+    def make():
+        import no_such_module_anywhere  # noqa: F401
+
+    with pytest.raises(MissingPackageError, match=r"'mine' needs .*no_such_module_anywhere"):
+        TaskSpec("mine", make).build()

@@ -81,6 +81,7 @@ def test_nothing_private_is_imported_from_ray() -> None:
         ray_internals.OpenConfig,
         ray_internals.OpenEnvRunner,
         ray_internals.OpenLearner,
+        ray_internals.OpenTensorBoard,
     ],
 )
 def test_every_private_name_is_still_there(kind: type) -> None:
