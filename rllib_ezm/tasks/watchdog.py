@@ -10,7 +10,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -103,6 +104,7 @@ class Watchdog:
     def __init__(self, timeout_s: float | None = None, black_box: BlackBox | None = None) -> None:
         self.timeout_s, self.black_box = timeout_s, black_box
         self._exit_armed_at: float | None = None
+        self._more_follow = False
         self._call_limit: float = 0.0
 
     def guard(self, task_id: int, call: str, function: Callable[..., T], *args: Any) -> T:
@@ -129,9 +131,21 @@ class Watchdog:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             if self.black_box is not None:
                 self.black_box.clear()
+            if not self._more_follow:
+                self._disarm_exit()
 
-    def rest(self) -> None:
-        """No call is under way for a while: what follows may take any time."""
+    @contextmanager
+    def several_calls(self) -> Iterator[None]:
+        """The calls in this block follow one another at once, and share what is slow to arm."""
+        self._more_follow = True
+        try:
+            yield
+        finally:
+            self._more_follow = False
+            self._disarm_exit()
+
+    def _disarm_exit(self) -> None:
+        """No call is under way: what follows may take any time."""
         if self._exit_armed_at is not None:
             faulthandler.cancel_dump_traceback_later()
             self._exit_armed_at = None
@@ -169,7 +183,7 @@ class Watchdog:
 
 
 class WatchedVectorEnv(SlotVector):
-    """A vector environment whose slots share a watchdog, which rests between the calls."""
+    """A vector environment whose slots share a watchdog."""
 
     def __init__(self, watchdog: Watchdog, *args: Any, **kwargs: Any) -> None:
         self._watchdog = watchdog
@@ -177,17 +191,13 @@ class WatchedVectorEnv(SlotVector):
 
     def reset(self, **kwargs: Any) -> Any:
         """Resets every slot."""
-        try:
+        with self._watchdog.several_calls():
             return super().reset(**kwargs)
-        finally:
-            self._watchdog.rest()
 
     def step(self, actions: Any) -> Any:
         """Steps every slot."""
-        try:
+        with self._watchdog.several_calls():
             return super().step(actions)
-        finally:
-            self._watchdog.rest()
 
 
 def _allowed(timeout_s: float | None) -> str:

@@ -12,6 +12,7 @@ from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 from helpers.tiny_robot import FULL_REWARD, TinyRobot
 
 from rllib_ezm.tasks import GuardedMujocoEnv, TaskSpec, task_set
+from rllib_ezm.tasks.padding import PHYSICS_ERROR
 
 ACTION = np.full(2, 0.5)
 
@@ -52,16 +53,19 @@ def test_a_breakdown_truncates_with_reward_0_and_the_last_good_observation(
     obs, _ = env.reset(seed=0)
     for _ in range(steps_before):
         obs, reward, terminated, truncated, info = env.step(ACTION)
-        assert (reward, terminated, truncated, info) == (FULL_REWARD, False, False, {})
+        assert (reward, terminated, truncated) == (FULL_REWARD, False, False)
+        assert PHYSICS_ERROR not in info
     robot = env.unwrapped._env
     robot.break_down()
     next_obs, reward, terminated, truncated, info = env.step(ACTION)
     assert np.isfinite(robot.data.qpos).all(), "MuJoCo hides the breakdown"
     assert robot.data.time < 0.021, "MuJoCo started its clock again"
     np.testing.assert_array_equal(next_obs["obs"], obs["obs"])
-    assert (reward, terminated, truncated, info) == (0.0, False, True, {"physics_error": True})
+    assert (reward, terminated, truncated, info[PHYSICS_ERROR]) == (0.0, False, True, True)
     env.reset()
-    assert env.step(ACTION)[1:] == (FULL_REWARD, False, False, {})
+    _, reward, terminated, truncated, info = env.step(ACTION)
+    assert (reward, terminated, truncated) == (FULL_REWARD, False, False)
+    assert PHYSICS_ERROR not in info
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

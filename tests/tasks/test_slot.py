@@ -165,7 +165,8 @@ def play(slot, steps):
         else:
             _, _, terminated, truncated, info = slot.step(np.zeros(1))
             done = terminated or truncated
-        infos += [{"env_failures": info["env_failures"]}] if "env_failures" in info else []
+        found = {key: info[key] for key in ("env_failures", "physics_error") if key in info}
+        infos += [found] if found else []
     return infos
 
 

@@ -91,7 +91,6 @@ def test_an_environment_that_catches_every_exception_does_not_catch_the_timeout(
 def test_a_call_that_ends_in_time_leaves_nothing_behind() -> None:
     watchdog = Watchdog(0.1)
     assert watchdog.guard(0, RESET, sorted, [2, 1]) == [1, 2]
-    watchdog.rest()
     time.sleep(0.3)  # no alarm, and pytest would show a stack dump
 
 
@@ -133,3 +132,23 @@ def test_a_process_that_died_outside_of_environments_blames_none(tmp_path: Path)
     assert BlackBox(tmp_path / "box").previous is None
     box.record(2, RESET)
     assert BlackBox(tmp_path / "box").previous == Death(2, RESET, "")
+
+
+def test_a_process_that_goes_on_after_a_call_is_not_ended(tmp_path):
+    """The exit that is armed for a call in C must not outlive it, whoever makes the call."""
+    code = f"""
+import time
+from pathlib import Path
+from rllib_ezm.tasks.watchdog import STEP, BlackBox, Watchdog
+
+watchdog = Watchdog(0.2, BlackBox(Path({str(tmp_path / "box")!r})))
+watchdog.guard(0, STEP, lambda: None)
+time.sleep(0.6)
+with watchdog.several_calls():
+    watchdog.guard(0, STEP, lambda: None)
+    watchdog.guard(0, STEP, lambda: None)
+time.sleep(0.6)
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "alive\n", done.stderr
