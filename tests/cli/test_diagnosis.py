@@ -4,6 +4,7 @@ import importlib.metadata
 from pathlib import Path
 
 import pytest
+import ray
 from packaging.requirements import Requirement
 
 from rllib_ezm.cli import diagnosis as doctor
@@ -179,6 +180,8 @@ def test_a_file_that_asks_for_more_than_is_here_says_so(tmp_path, monkeypatch, c
     )
     monkeypatch.setattr(doctor, "num_cores", lambda: 8)
     monkeypatch.setattr(doctor, "num_gpus", lambda: 0)
+    # Without the cluster that other tests have left running, which would be asked instead.
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     assert main(["doctor", str(path)]) == 1
     out = capsys.readouterr().out
     assert "warning env runners: 64, on 8 cores" in out
