@@ -25,18 +25,23 @@ def shard_for_learners(batch: dict[str, Any], num_learners: int) -> dict[str, An
     return {name: column[order] for name, column in batch.items()}
 
 
-def to_chunk(episode: SingleAgentEpisode) -> EpisodeChunk:
-    """A replay chunk of an RLlib episode chunk (numpy'ed, executed actions)."""
-    observations = episode.get_observations()["obs"]
+def to_chunk(episode: SingleAgentEpisode, num_steps: int | None = None) -> EpisodeChunk:
+    """A replay chunk of an RLlib episode chunk (numpy'ed, executed actions).
+
+    Args:
+        episode: The chunk.
+        num_steps: Only so many of its steps, from the first on; None for all.
+    """
+    steps = len(episode) if num_steps is None else num_steps
     return EpisodeChunk(
         task_id=episode.custom_data[TASK_ID],
         episode_id=episode.id_,
         start=episode.t_started,
-        observations=observations,
-        actions=episode.get_actions(),
-        rewards=episode.get_rewards(),
+        observations=episode.get_observations()["obs"][: steps + 1],
+        actions=episode.get_actions()[:steps],
+        rewards=episode.get_rewards()[:steps],
         terminated=episode.is_terminated,
         truncated=episode.is_truncated,
-        search_values=episode.get_extra_model_outputs(SEARCH_VALUE),
-        search_actions=episode.get_extra_model_outputs(SEARCH_ACTION),
+        search_values=episode.get_extra_model_outputs(SEARCH_VALUE)[:steps],
+        search_actions=episode.get_extra_model_outputs(SEARCH_ACTION)[:steps],
     )

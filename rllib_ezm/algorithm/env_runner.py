@@ -429,6 +429,11 @@ def count_env_failures(episode: SingleAgentEpisode) -> int:
     return count
 
 
+def ended_by_env_failure(episode: SingleAgentEpisode) -> bool:
+    """Whether the environment failed in the last step so far, which it therefore did not make."""
+    return episode.is_done and ENV_FAILURES in episode.get_infos(-1)
+
+
 def info_metrics(episode: SingleAgentEpisode) -> dict[str, float]:
     """The `info_metrics` of an episode at its end, as far as they were reported; empty before."""
     return {

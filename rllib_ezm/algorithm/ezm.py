@@ -30,8 +30,10 @@ from rllib_ezm.algorithm.batches import shard_for_learners, to_chunk
 from rllib_ezm.algorithm.checkpoint_summary import write_summary
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.env_runner import (
+    TASK_ID,
     PlayProgress,
     count_env_failures,
+    ended_by_env_failure,
     ended_by_physics_error,
     info_metrics,
 )
@@ -162,18 +164,19 @@ class EZM(ResumableAlgorithm):
         if metrics:
             self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         for episode in episodes:
-            chunk = to_chunk(episode)
-            self.replay_buffer.add(chunk)
+            # An environment that failed did not make the last step: it is not learned from.
+            made = len(episode) - ended_by_env_failure(episode)
+            if made:
+                self.replay_buffer.add(to_chunk(episode, made))
+            task_id, rewards = episode.custom_data[TASK_ID], episode.get_rewards()
             failures = count_env_failures(episode)
             if episode.is_done and not failures:
-                self.consecutive_deaths.pop(chunk.task_id, None)
-            self._support_check.add(
-                chunk.task_id, chunk.episode_id, chunk.rewards, done=episode.is_done
-            )
+                self.consecutive_deaths.pop(task_id, None)
+            self._support_check.add(task_id, episode.id_, rewards, done=episode.is_done)
             self.task_statistics.add(
-                chunk.task_id,
-                chunk.episode_id,
-                chunk.rewards,
+                task_id,
+                episode.id_,
+                rewards,
                 done=episode.is_done,
                 physics_error=ended_by_physics_error(episode),
                 env_failures=failures,

@@ -73,7 +73,8 @@ def test_a_run_outlives_environments_that_end_their_process(
         assert result["env_runner_restarts"] == 1
         buffer = algorithm.replay_buffer
         for task, name in enumerate(FAULTS):
-            assert buffer.num_transitions(task) == tasks[name]["env_steps"]
+            not_made = name in ("exits", "hangs")
+            assert buffer.num_transitions(task) == tasks[name]["env_steps"] - not_made
         assert "hangs in C: step() took longer than env_step_timeout_s=1.0 of" in caplog.text
         assert tasks["none"]["episode_return_mean"] == sum(range(LENGTH + 1))
         death = Death(FAULTS.index("exits"), STEP, "")
