@@ -96,7 +96,7 @@ def test_what_is_logged_at_the_end_of_an_episode_arrives(ray_cluster: None, remo
     config.env_runners(num_env_runners=remote).evaluation(evaluation_num_env_runners=remote)
     algorithm = config.build_algo()
     try:
-        results = [algorithm.train() for _ in range(2)]
+        results = [algorithm.train() for _ in range(2 - remote)]
     finally:
         algorithm.stop()
     for result in results:
