@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import cloudpickle
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
@@ -16,6 +17,16 @@ def own_registrations() -> list[EnvSpec]:
     return [spec for spec in gym.registry.values() if _is_own(spec)]
 
 
+def pack(specs: Iterable[EnvSpec]) -> list[bytes]:
+    """Pickled, also where a class lives in a module that nobody can import, as a training file."""
+    return [cloudpickle.dumps(spec) for spec in specs]
+
+
+def unpack(packed: Iterable[bytes]) -> list[EnvSpec]:
+    """What `pack` was given."""
+    return [cloudpickle.loads(each) for each in packed]
+
+
 def register_missing(specs: Iterable[EnvSpec]) -> None:
     """Register what another process had registered, unless this one has its own of that id."""
     for spec in specs:
@@ -25,8 +36,9 @@ def register_missing(specs: Iterable[EnvSpec]) -> None:
 
 
 def _is_own(spec: EnvSpec) -> bool:
-    if _BEFORE.get(spec.id) is not spec:
-        return True
+    """RLlib registers for its own tests, and Gymnasium is in `_BEFORE`; the rest is the user's."""
     creator = spec.entry_point or spec.vector_entry_point
     module = creator if isinstance(creator, str) else getattr(creator, "__module__", None)
+    if _BEFORE.get(spec.id) is not spec:
+        return not (module or "").startswith("ray.")
     return not (module or "").startswith("gymnasium.")

@@ -192,7 +192,11 @@ def test_errors_reach_the_caller(make_actors: Maker) -> None:
 def test_a_dead_actor_is_an_error_that_says_what_to_do(make_actors: Maker) -> None:
     actors = make_actors()
     fill(actors)
-    ray.kill(actors._actors[1])
+    dead = actors._actors[1]
+    ray.kill(dead)
+    with pytest.raises(ray.exceptions.RayActorError):  # which takes a moment on a busy machine
+        while True:
+            ray.get(dead.counts.remote())
     with pytest.raises(UserError, match=r"died.*resume from the last checkpoint"):
         actors.sample(8)
 

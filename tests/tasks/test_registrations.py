@@ -3,11 +3,13 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
 
+from rllib_ezm.tasks import registrations
 from rllib_ezm.tasks.registrations import own_registrations
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
 
@@ -33,7 +35,8 @@ def make_nested(render_mode: str | None = None) -> gym.Env:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
+    """As Gymnasium left it, whatever other tests of this process have registered since."""
+    monkeypatch.setattr(gym.envs.registration, "registry", dict(registrations._BEFORE))
     monkeypatch.setattr(gym, "registry", gym.envs.registration.registry)
 
 
@@ -75,3 +78,14 @@ def test_a_registration_of_this_process_stays(registry: None) -> None:
     gym.register("Mine-v0", entry_point="elsewhere:New")
     pickle.loads(stored)
     assert gym.spec("Mine-v0").entry_point == "elsewhere:New"
+
+
+def test_a_class_of_a_module_that_is_gone_travels_by_value(registry: None) -> None:
+    """As one of a training file that this process has loaded."""
+    module = types.ModuleType("training_file_of_a_test")
+    exec(MODULE, module.__dict__)
+    gym.register("Gone-v0", entry_point=module.Heavy, kwargs={"mass": 4.0})
+    packed = pickle.dumps(TaskSpec(name="any", make=make_nested))
+    gym.registry.pop("Gone-v0")
+    pickle.loads(packed)
+    assert gym.make("Gone-v0").unwrapped.m == 4.0
