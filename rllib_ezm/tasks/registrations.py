@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+import sys
 from collections.abc import Iterable
 
-import cloudpickle
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
@@ -13,18 +14,12 @@ _BEFORE = dict(gym.registry)
 
 
 def own_registrations() -> list[EnvSpec]:
-    """What a new process does not have by importing Gymnasium."""
-    return [spec for spec in gym.registry.values() if _is_own(spec)]
+    """What a new process does not have by importing Gymnasium.
 
-
-def pack(specs: Iterable[EnvSpec]) -> list[bytes]:
-    """Pickled, also where a class lives in a module that nobody can import, as a training file."""
-    return [cloudpickle.dumps(spec) for spec in specs]
-
-
-def unpack(packed: Iterable[bytes]) -> list[EnvSpec]:
-    """What `pack` was given."""
-    return [cloudpickle.loads(each) for each in packed]
+    Without classes that another one of their module has replaced, as where a second training file
+    was loaded: nobody can look them up any more.
+    """
+    return [spec for spec in gym.registry.values() if _is_own(spec) and not _is_replaced(spec)]
 
 
 def register_missing(specs: Iterable[EnvSpec]) -> None:
@@ -42,3 +37,15 @@ def _is_own(spec: EnvSpec) -> bool:
     if _BEFORE.get(spec.id) is not spec:
         return not (module or "").startswith("ray.")
     return not (module or "").startswith("gymnasium.")
+
+
+def _is_replaced(spec: EnvSpec) -> bool:
+    creator = spec.entry_point or spec.vector_entry_point
+    name = getattr(creator, "__qualname__", "<none>")
+    module = sys.modules.get(getattr(creator, "__module__", None) or "")
+    if module is None or "<" in name:  # of a function, a lambda, a module by hand: found by value
+        return False
+    try:
+        return operator.attrgetter(name)(module) is not creator
+    except AttributeError:
+        return True

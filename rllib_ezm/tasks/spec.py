@@ -16,7 +16,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rllib_ezm.tasks.failure import environment_failed
 from rllib_ezm.tasks.padding import flat_dims
-from rllib_ezm.tasks.registrations import own_registrations, pack, register_missing, unpack
+from rllib_ezm.tasks.registrations import own_registrations, register_missing
 from rllib_ezm.utils.errors import MissingPackageError
 from rllib_ezm.utils.suggestion import did_you_mean
 
@@ -141,12 +141,12 @@ class TaskSpec:
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields and the registrations that `make` may need."""
-        return {**self.__dict__, _REGISTRATIONS: pack(own_registrations())}
+        return {**self.__dict__, _REGISTRATIONS: own_registrations()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Registers what is not registered here; checkpoints of earlier commits hold nothing."""
         state = dict(state)
-        register_missing(unpack(state.pop(_REGISTRATIONS, ())))
+        register_missing(state.pop(_REGISTRATIONS, ()))
         self.__dict__.update(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TaskSpec:

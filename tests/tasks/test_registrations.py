@@ -80,12 +80,14 @@ def test_a_registration_of_this_process_stays(registry: None) -> None:
     assert gym.spec("Mine-v0").entry_point == "elsewhere:New"
 
 
-def test_a_class_of_a_module_that_is_gone_travels_by_value(registry: None) -> None:
-    """As one of a training file that this process has loaded."""
-    module = types.ModuleType("training_file_of_a_test")
-    exec(MODULE, module.__dict__)
-    gym.register("Gone-v0", entry_point=module.Heavy, kwargs={"mass": 4.0})
-    packed = pickle.dumps(TaskSpec(name="any", make=make_nested))
-    gym.registry.pop("Gone-v0")
-    pickle.loads(packed)
-    assert gym.make("Gone-v0").unwrapped.m == 4.0
+def test_a_class_that_another_of_its_module_replaced_is_left_out(
+    registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a process loads one training file after the other."""
+    for mass in (1.0, 2.0):
+        module = types.ModuleType("training_file_of_a_test")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(MODULE, module.__dict__)
+        gym.register(f"Heavy-v{mass:.0f}", entry_point=module.Heavy)
+    assert [spec.id for spec in own_registrations()] == ["Heavy-v2"]
+    pickle.dumps(TaskSpec(name="any", make=make_nested))
