@@ -28,7 +28,8 @@ from learner import UNROLL_STEPS, gradient_step, make_targets
 from sizes import model_of
 from timing import count_dispatches, interleaved, pin
 from torch.utils.flop_counter import FlopCounterMode
-from train_step import TD_STEPS, replay_batch
+from train_step import TD_STEPS
+from whole_update import random_batch
 
 from rllib_ezm import EZMConfig
 from rllib_ezm.algorithm.batches import to_chunk
@@ -40,6 +41,7 @@ from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.settings import TrainingSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,8 @@ def measure_network_stages(config: EZMConfig, rounds: int) -> dict[str, Stage]:
     """Targets of a batch (full reanalyze, bf16 where there is) and its gradient step (fp32)."""
     spec, size = model_of(config), config.total_train_batch_size
     settings = make_settings(config.model_config["search"])
-    model, batch = WorldModel(spec), replay_batch(spec, size)
+    model = WorldModel(spec)
+    batch = random_batch(spec, size, TrainingSettings(), torch.device("cpu"))
     precision = "bfloat16" if has_native_bfloat16("cpu") else "float32"
     planner = GumbelPlanner(
         copy.deepcopy(model),

@@ -20,28 +20,15 @@ from learner import UNROLL_STEPS, gradient_step, make_targets, stepwise_unroll
 from reference import SequentialPlanner
 from sizes import FULL, default_suite_model
 from timing import gemm, gemm_rate, interleaved, pin, quartiles
+from whole_update import random_batch
 
-from rllib_ezm.models import WorldModel, WorldModelSpec
+from rllib_ezm.models import WorldModel
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.search import GumbelPlanner, Planner, SearchSettings
 from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.settings import TrainingSettings
 
 TD_STEPS = 5
-
-
-def replay_batch(spec: WorldModelSpec, batch: int) -> dict[str, torch.Tensor]:
-    """Random full segments, columns as in `MultiTaskReplayBuffer.sample`."""
-    steps = UNROLL_STEPS + TD_STEPS
-    return {
-        "obs": torch.randn(batch, steps + 1, spec.obs_dim),
-        "actions": torch.rand(batch, steps, spec.action_dim) * 2.0 - 1.0,
-        "rewards": torch.rand(batch, steps),
-        "step_mask": torch.ones(batch, steps),
-        "terminal": torch.zeros(batch),
-        "task_ids": torch.arange(batch) % spec.num_tasks,
-        "search_values": torch.zeros(batch, UNROLL_STEPS + 1),
-        "search_actions": torch.zeros(batch, UNROLL_STEPS + 1, spec.action_dim),
-    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -80,7 +67,7 @@ def main() -> None:
         SearchSettings(num_simulations=8, num_candidates=8) if args.small else SearchSettings()
     )
     model = WorldModel(spec)
-    batch = replay_batch(spec, size)
+    batch = random_batch(spec, size, TrainingSettings(), torch.device("cpu"))
     mask = torch.ones(spec.num_tasks, spec.action_dim)
     targets = make_targets(spec, size, num_candidates=settings.num_candidates if args.small else 0)
     inputs = (batch["obs"][:, : UNROLL_STEPS + 1], batch["actions"][:, :UNROLL_STEPS])
