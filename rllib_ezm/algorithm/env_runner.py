@@ -102,9 +102,9 @@ class MultiTaskEnvRunner(OpenEnvRunner):
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
     `max_consecutive_env_failures` (10, see `TaskSlot`), `env_step_timeout_s` (60, see `Watchdog`)
-    and `envs_per_task` (1). The
-    T * envs_per_task slots are distributed over the env runners. An env runner that gets
-    tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so once for all.
+    and `envs_per_task` (1). The T * envs_per_task slots are distributed over the env runners. An
+    env runner that gets tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so
+    once for all.
     """
 
     _playing: bool = False

@@ -141,7 +141,7 @@ class EZM(ResumableAlgorithm):
         elif self.num_updates_due == 0:
             phase = phases.WARM_UP
         else:
-            compiles = self.config.torch_compile_learner
+            compiles = self.config.compile != "off"
             phase = phases.COMPILING if compiles else phases.FIRST_UPDATE
         self.phases.report(phase, env_steps=self.num_env_steps, updates=self.num_updates)
 

@@ -206,7 +206,7 @@ _SINGLE_AGENT = "EZM is single-agent: several tasks are .tasks([...])"
 _EXPLORATION = "EZM explores as .search(...) and .training(num_random_steps=...) say"
 _OLD_STACK = "it is of RLlib's old API stack"
 _TENSORFLOW = "EZM is in PyTorch"
-_NOT_COMPILED = "EZM's update is not compiled; .training(train_precision=...) makes it faster"
+_COMPILE = 'updates are compiled by .training(compile="default"), acting is not'
 _FRESH_EPISODES = "an evaluation is evaluation_duration full episodes of each task"
 _RATIO = "the pace of learning is .training(replay_ratio=...)"
 
@@ -269,7 +269,7 @@ UNREAD: MappingProxyType[str, str] = MappingProxyType(
                 "torch_compile_worker_dynamo_backend",
                 "torch_compile_worker_dynamo_mode",
             ),
-            _NOT_COMPILED,
+            _COMPILE,
         ),
         "torch_ddp_kwargs": "EZM's learners share gradients and statistics without DDP",
         "torch_skip_nan_gradients": (
