@@ -39,7 +39,7 @@ def equal_actions(found: GradientStep, expected: GradientStep, batch: dict[str, 
     actions = []
     for step in (found, expected):
         torch.manual_seed(1)
-        actions.append(step.targets(batch)[0].best_action)
+        actions.append(step.targets(batch).targets.policy_mean)
     return float(torch.isclose(*actions, atol=1e-4).all(dim=-1).float().mean())
 
 
@@ -51,7 +51,7 @@ def take_over(step: GradientStep, other: GradientStep) -> None:
 
 def networks(step: GradientStep) -> tuple[WorldModel, WorldModel]:
     """Online and target network."""
-    planner: Any = step.build_targets.reanalyzer.planner
+    planner: Any = step.reanalyzer.planner
     return step.model, planner.model
 
 

@@ -78,7 +78,7 @@ class Benchmark:
         noise = draw_noise(size, self.hard.action_dim, self.search, "cpu")
         plans = []
         for step, columns in ((exact, double), (found, batch)):
-            planner: Any = step.build_targets.reanalyzer.planner
+            planner: Any = step.reanalyzer.planner
             planner._view = FoldedModel(planner.model, columns["obs"].dtype)
             observations = columns["obs"][:, 0].to(planner.action_mask.device)
             tasks = columns["task_ids"].to(observations.device)
@@ -148,7 +148,7 @@ class Benchmark:
     def searches(self, precision: str) -> Figures:
         """Searches/s by the number of roots, as an env runner makes them."""
         step = make_step(self.hard, self.search, precision, device=self.device)
-        planner: Any = step.build_targets.reanalyzer.planner
+        planner: Any = step.reanalyzer.planner
         found: Figures = {}
         for roots in (1, 3) if self.dry else (1, 14, 512, 3072):
             observations = torch.randn(roots, self.hard.obs_dim, device=self.device)

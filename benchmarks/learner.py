@@ -56,17 +56,14 @@ def stepwise_unroll(
     )
 
 
-def make_targets(spec: WorldModelSpec, batch: int, num_candidates: int) -> Targets:
-    """Random targets of full segments, for the distribution loss if there are candidates."""
+def make_targets(spec: WorldModelSpec, batch: int) -> Targets:
+    """Random targets of full segments."""
     steps, actions = UNROLL_STEPS, spec.action_dim
-    weights = torch.softmax(torch.randn(steps + 1, batch, num_candidates), dim=-1)
-    candidates = torch.rand(steps + 1, batch, num_candidates, actions) * 1.8 - 0.9
     return Targets(
         reward=torch.rand(steps, batch),
         value=torch.rand(steps + 1, batch) * 10.0,
-        best_action=torch.rand(steps + 1, batch, actions) * 1.8 - 0.9,
-        candidates=candidates if num_candidates else None,
-        candidate_weights=weights if num_candidates else None,
+        policy_mean=torch.randn(steps + 1, batch, actions),
+        policy_std=torch.rand(steps + 1, batch, actions),
         action_mask=torch.ones(batch, actions),
         transition_mask=torch.ones(steps, batch),
         policy_mask=torch.ones(steps + 1, batch),
@@ -148,7 +145,7 @@ def main() -> None:
         torch.rand(batch, UNROLL_STEPS, spec.action_dim) * 2.0 - 1.0,
         torch.arange(batch) % spec.num_tasks,
     )
-    targets = make_targets(spec, batch, num_candidates=8 if args.small else 0)
+    targets = make_targets(spec, batch)
     steps = {
         "reference": gradient_step(model, stepwise_unroll, torch.float32, targets, inputs),
         "batched": gradient_step(model, unroll_world_model, torch.float32, targets, inputs),

@@ -70,7 +70,8 @@ def random_replay(config: EZMConfig) -> MultiTaskReplayBuffer:
                 terminated=False,
                 truncated=True,
                 search_values=np.zeros(LENGTH),
-                search_actions=np.zeros_like(actions),
+                policy_means=np.zeros_like(actions),
+                policy_stds=np.zeros_like(actions),
             )
             buffer.add(chunk)
     return buffer

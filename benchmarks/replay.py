@@ -37,7 +37,8 @@ def make_chunk(task: int, name: str, length: int) -> EpisodeChunk:
         terminated=False,
         truncated=True,
         search_values=np.zeros(length, np.float32),
-        search_actions=actions,
+        policy_means=actions,
+        policy_stds=np.zeros_like(actions),
     )
 
 
@@ -142,7 +143,8 @@ def measure_adding(rounds: int) -> dict[str, np.ndarray]:
                     terminated=False,
                     truncated=last,
                     search_values=whole.search_values[rows],
-                    search_actions=whole.search_actions[rows],
+                    policy_means=whole.policy_means[rows],
+                    policy_stds=whole.policy_stds[rows],
                 )
             )
 

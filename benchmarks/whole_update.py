@@ -49,7 +49,9 @@ def random_batch(
         "terminal": torch.zeros(size),
         "task_ids": torch.arange(size) % spec.num_tasks,
         "search_values": torch.zeros(size, unroll + 1),
-        "search_actions": torch.zeros(size, unroll + 1, spec.action_dim),
+        "policy_means": torch.zeros(size, unroll + 1, spec.action_dim),
+        "policy_stds": torch.zeros(size, unroll + 1, spec.action_dim),
+        "searched_at": torch.zeros(size, unroll + 1, dtype=torch.int64),
         "weights": torch.ones(size),
         "age": torch.zeros(size, dtype=torch.int64),
     }

@@ -8,7 +8,7 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rllib_ezm.algorithm.env_runner import TASK_ID
-from rllib_ezm.algorithm.rl_module import SEARCH_ACTION, SEARCH_VALUE
+from rllib_ezm.algorithm.rl_module import POLICY_MEAN, POLICY_STD, SEARCH_VALUE
 from rllib_ezm.replay import EpisodeChunk
 
 
@@ -25,12 +25,15 @@ def shard_for_learners(batch: dict[str, Any], num_learners: int) -> dict[str, An
     return {name: column[order] for name, column in batch.items()}
 
 
-def to_chunk(episode: SingleAgentEpisode, num_steps: int | None = None) -> EpisodeChunk:
+def to_chunk(
+    episode: SingleAgentEpisode, num_steps: int | None = None, *, searched_at: int = 0
+) -> EpisodeChunk:
     """A replay chunk of an RLlib episode chunk (numpy'ed, executed actions).
 
     Args:
         episode: The chunk.
         num_steps: Only so many of its steps, from the first on; None for all.
+        searched_at: Updates made before its actions were searched.
     """
     steps = len(episode) if num_steps is None else num_steps
     return EpisodeChunk(
@@ -43,5 +46,7 @@ def to_chunk(episode: SingleAgentEpisode, num_steps: int | None = None) -> Episo
         terminated=episode.is_terminated,
         truncated=episode.is_truncated,
         search_values=episode.get_extra_model_outputs(SEARCH_VALUE)[:steps],
-        search_actions=episode.get_extra_model_outputs(SEARCH_ACTION)[:steps],
+        policy_means=episode.get_extra_model_outputs(POLICY_MEAN)[:steps],
+        policy_stds=episode.get_extra_model_outputs(POLICY_STD)[:steps],
+        searched_at=searched_at,
     )

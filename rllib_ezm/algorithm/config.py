@@ -311,6 +311,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             **asdict(planning),
             "num_random_steps": training.num_random_steps,
             "variance_window_decay": training.variance_window_decay,
+            "policy_loss": training.policy_loss,
             "obs_dims": list(tasks.obs_dims),
             "action_dims": list(tasks.action_dims),
             "world_model": asdict(self.group(WorldModelSettings)),

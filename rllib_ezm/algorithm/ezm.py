@@ -44,10 +44,15 @@ from rllib_ezm.algorithm.evaluation import (
     play_beside,
     protocol_of,
 )
-from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS
+from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS, STORED_TARGETS
 from rllib_ezm.algorithm.phases import PhaseReporter
 from rllib_ezm.algorithm.support_check import SupportCheck
-from rllib_ezm.algorithm.training_metrics import log_pipeline, log_progress, log_tasks
+from rllib_ezm.algorithm.training_metrics import (
+    log_pipeline,
+    log_progress,
+    log_target_ages,
+    log_tasks,
+)
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
 from rllib_ezm.execution.learner_thread import Batch, Update
@@ -167,7 +172,7 @@ class EZM(ResumableAlgorithm):
             # An environment that failed did not make the last step: it is not learned from.
             made = len(episode) - ended_by_env_failure(episode)
             if made:
-                self.replay_buffer.add(to_chunk(episode, made))
+                self.replay_buffer.add(to_chunk(episode, made, searched_at=self.num_updates))
             task_id, rewards = episode.custom_data[TASK_ID], episode.get_rewards()
             failures = count_env_failures(episode)
             if episode.is_done and not failures:
@@ -204,10 +209,12 @@ class EZM(ResumableAlgorithm):
     def finish_update(self, update: Update) -> None:
         """Count it, log its results, and give its samples their new priorities."""
         batch = update.batch
-        priorities, reanalyze = [], 0.0
+        priorities, stored, reanalyze = [], [], 0.0
         for result in update.results:
             module_result = result[DEFAULT_MODULE_ID]
             priorities.extend(module_result.pop(PRIORITIES).peek())
+            if STORED_TARGETS in module_result:
+                stored.extend(module_result.pop(STORED_TARGETS).peek())
             reanalyze = max(reanalyze, float(module_result.pop(REANALYZE_SECONDS).peek()))
         self.seconds["reanalyze"] += reanalyze
         self.seconds["update"] += update.seconds - reanalyze
@@ -218,8 +225,28 @@ class EZM(ResumableAlgorithm):
         self.replay_buffer.update_priorities(
             batch["task_ids"][finite], batch["index"][finite], errors[finite]
         )
+        if stored:
+            self.store_targets(batch, np.concatenate(stored), self.num_updates)
         self.seconds["replay"] += time.perf_counter() - start
         self.schedule.num_updates += 1
+
+    def store_targets(self, batch: Batch, targets: np.ndarray, searched_at: int) -> None:
+        """Write back what was searched anew in a batch, and log how old the targets in use are.
+
+        Args:
+            batch: As sampled.
+            targets: See `stored_targets`.
+            searched_at: Updates made before the search.
+        """
+        rows, columns = np.nonzero(targets[..., 0])
+        found = targets[rows, columns, 1:]
+        finite = np.isfinite(found).all(axis=1)
+        rows, columns = rows[finite], columns[finite]
+        index = batch["state_index"][rows, columns]
+        self.replay_buffer.update_targets(
+            batch["task_ids"][rows], index, found[finite], searched_at
+        )
+        log_target_ages(self.metrics, batch, targets[..., 0] > 0, self.num_updates, searched_at)
 
     def _sync_weights(self) -> None:
         start = time.perf_counter()

@@ -22,6 +22,7 @@ from rllib_ezm.utils.ray_internals import OpenLearner
 from rllib_ezm.utils.seeding import derived_seed, seed_generators
 
 PRIORITIES = "priorities"
+STORED_TARGETS = "stored_targets"
 REANALYZE_SECONDS = "reanalyze_seconds"
 SUMMED = ("support_overflow", "skipped_updates")
 """Metrics that are summed over the updates of an iteration; of the others, the mean is taken."""
@@ -100,6 +101,9 @@ class EZMTorchLearner(OpenLearner):
             self._log_metric_sums()
         log = self.metrics.log_value
         log((DEFAULT_MODULE_ID, PRIORITIES), output.priorities.cpu(), reduce="item_series")
+        if output.stored_targets is not None:
+            stored = output.stored_targets.cpu()
+            log((DEFAULT_MODULE_ID, STORED_TARGETS), stored, reduce="item_series")
         log((DEFAULT_MODULE_ID, REANALYZE_SECONDS), output.reanalyze_seconds, reduce="sum")
         return output.loss
 

@@ -19,6 +19,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_ezm.algorithm.cross_task import ACTING_TASK
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
+from rllib_ezm.search.improved_policy import improved_policy
 from rllib_ezm.search.registry import planner_class
 from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.search.types import Plan, Planner
@@ -26,7 +27,8 @@ from rllib_ezm.update.variance_window import VarianceWindow
 from rllib_ezm.utils.checkpoint_folder import resolve
 
 SEARCH_VALUE = "search_value"
-SEARCH_ACTION = "search_action"
+POLICY_MEAN = "policy_mean"
+POLICY_STD = "policy_std"
 
 WEIGHTS_FILE = "weights.safetensors"
 """The module's weights in its folder of a checkpoint."""
@@ -36,9 +38,9 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     """World model, target network and search of EZ-M.
 
     Acting (`forward_exploration`, `forward_inference`) maps the observation dict `obs` [B, D],
-    `task_id` [B], `action_mask` [B, A] to `actions` [B, A] in [-1, 1]; `SEARCH_VALUE` [B] and
-    `SEARCH_ACTION` [B, A] travel with the episodes. Training does not go through the
-    module: see `update/step.py`.
+    `task_id` [B], `action_mask` [B, A] to `actions` [B, A] in [-1, 1]; the targets that the search
+    gives, `SEARCH_VALUE` [B] and `POLICY_MEAN`, `POLICY_STD` [B, A], travel with the episodes.
+    Training does not go through the module: see `update/step.py`.
     """
 
     @override(TorchRLModule)
@@ -60,6 +62,7 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             # RLlib 2.60 removes only top-level attributes of `get_non_inference_attributes`.
             del self.model.projector, self.model.predictor
         self.random_steps: int = config["num_random_steps"]
+        self._best_action_only = config["policy_loss"] == "best_action"
         self._planner = self.planner(self.model)
         self.settings = make_settings(config["search"])
         self.evaluation_settings = make_settings(config["evaluation_search"])
@@ -161,9 +164,14 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         other = self._plan({Columns.OBS: borrowing}, self.settings).action
         return action.index_copy(0, rows, other)
 
-    @staticmethod
-    def _to_columns(action: torch.Tensor, plan: Plan) -> dict[str, Any]:
-        return {Columns.ACTIONS: action, SEARCH_VALUE: plan.value, SEARCH_ACTION: plan.action}
+    def _to_columns(self, action: torch.Tensor, plan: Plan) -> dict[str, Any]:
+        policy = improved_policy(plan, best_action_only=self._best_action_only)
+        return {
+            Columns.ACTIONS: action,
+            SEARCH_VALUE: plan.value,
+            POLICY_MEAN: policy.mean,
+            POLICY_STD: policy.std,
+        }
 
 
 def prefix_mask(dims: list[int]) -> torch.Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_ezm.execution.asynchronous import Pipeline
+from rllib_ezm.execution.learner_thread import Batch
 from rllib_ezm.execution.update_schedule import UpdateSchedule
 from rllib_ezm.replay import ReplayBuffer
 from rllib_ezm.tasks.statistics import TaskStatistics
@@ -64,6 +65,29 @@ def log_progress(
         log(("time_share", name), value / elapsed, reduce="mean")
     log(("throughput", "env_steps_per_s"), new_env_steps / elapsed, reduce="mean")
     log(("throughput", "updates_per_s"), new_updates / elapsed, reduce="mean")
+
+
+def log_target_ages(
+    metrics: MetricsLogger,
+    batch: Batch,
+    fresh: np.ndarray,
+    num_updates: int,
+    searched_at: int,
+) -> None:
+    """How many updates ago the targets of a batch were searched: median and 95 % quantile.
+
+    Args:
+        metrics: The algorithm's.
+        batch: As sampled.
+        fresh: [B, K+1], which states have been searched since.
+        num_updates: Updates made by now.
+        searched_at: Updates made before that.
+    """
+    searched = np.where(fresh, searched_at, batch["searched_at"])
+    states = batch["step_mask"][:, : searched.shape[1]] > 0
+    middle, high = np.percentile(num_updates - searched[states], (50, 95))
+    metrics.log_value(("target_age", "p50"), float(middle), reduce="mean")
+    metrics.log_value(("target_age", "p95"), float(high), reduce="mean")
 
 
 def log_pipeline(metrics: MetricsLogger, pipeline: Pipeline) -> None:

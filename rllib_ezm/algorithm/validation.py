@@ -214,11 +214,6 @@ def _check_batch(config: Config, tasks: TaskSet, fail: Fail) -> None:
             "independent_replay=False has one ring for all tasks, which cannot be shared out: "
             "use num_replay_actors=0."
         )
-    if config.policy_loss == "distribution" and config.reanalyze_ratio < 1.0:
-        fail(
-            'policy_loss="distribution" needs the candidates of a fresh search for every sample: '
-            'use reanalyze_ratio=1, or policy_loss="best_action".'
-        )
 
 
 def _check_searches(config: Config, fail: Fail) -> None:

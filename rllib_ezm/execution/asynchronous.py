@@ -17,7 +17,7 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from rllib_ezm.execution.learner_thread import Batch, LearnerThread, Update, Weights
 from rllib_ezm.execution.protocols import Collected, RestartableEnvRunner, Trainer
-from rllib_ezm.execution.reanalyze_worker import ReanalyzeWorker
+from rllib_ezm.execution.reanalyze_worker import STORED, ReanalyzeWorker
 from rllib_ezm.execution.recovery import TARGETS as TARGET_SEEDS
 from rllib_ezm.execution.staleness import ACTING, PRIORITIES, TARGETS, Staleness
 from rllib_ezm.execution.weight_transfer import from_transfer_dtype, to_transfer_dtype
@@ -312,7 +312,13 @@ class Pipeline:
         for result in found:
             update = self._reanalyzing.pop(result.actor_id)
             if result.ok:
-                update.batch = {**update.batch, **result.get()}
+                columns = result.get()
+                if STORED in columns:
+                    assert update.target_version is not None
+                    self._algorithm.store_targets(
+                        update.batch, columns.pop(STORED), update.target_version
+                    )
+                update.batch = {**update.batch, **columns}
             else:
                 self._sampled.appendleft(update)
         if len(workers.healthy_actor_ids()) < workers.num_actors():

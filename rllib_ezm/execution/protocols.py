@@ -90,6 +90,10 @@ class Trainer(Protocol):
         """One update; RLlib's results, one per learner. Called in the learners' thread."""
         ...
 
+    def store_targets(self, batch: Batch, targets: np.ndarray, searched_at: int) -> None:
+        """Write back what was searched anew in a batch; `targets` as of `stored_targets`."""
+        ...
+
     def finish_update(self, update: Update) -> None:
         """Count an update, log its results, and store its priorities."""
         ...

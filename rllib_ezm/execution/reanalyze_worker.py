@@ -13,10 +13,13 @@ from ray.rllib.utils.actor_manager import FaultAwareApply
 
 from rllib_ezm.execution.weight_transfer import from_transfer_dtype
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.update.reanalyzer import PREFIX, Reanalyzer
+from rllib_ezm.update.reanalyzer import PREFIX, Reanalyzer, stored_targets
 from rllib_ezm.utils.seeding import seed_generators
 
 Batch = dict[str, npt.NDArray[Any]]
+
+STORED = "stored_targets"
+"""Column of what a replay buffer is to store, see `stored_targets`; not for the learners."""
 
 
 class ReanalyzeWorker(FaultAwareApply):
@@ -44,6 +47,8 @@ class ReanalyzeWorker(FaultAwareApply):
     def reanalyze(self, batch: Batch, weights: ray.ObjectRef, version: int) -> Batch:
         """The columns to add to `batch`: the fields of `Reanalyzed`, with a prefix.
 
+        And `STORED`, what the replay buffer is to store, where not all targets are always fresh.
+
         Args:
             batch: As `MultiTaskReplayBuffer.sample` returns it.
             weights: The target network's, see `target_weights`.
@@ -54,12 +59,11 @@ class ReanalyzeWorker(FaultAwareApply):
             self._model.load_state_dict({n: torch.as_tensor(x) for n, x in state.items()})
             self._version = version
         tensors = {name: torch.as_tensor(x).to(self._device) for name, x in batch.items()}
-        reanalyzed = self._reanalyzer(tensors)._asdict()
-        return {
-            PREFIX + name: np.ascontiguousarray(x.float().cpu().numpy())
-            for name, x in reanalyzed.items()
-            if x is not None
-        }
+        reanalyzed = self._reanalyzer(tensors)
+        columns = {PREFIX + name: x for name, x in reanalyzed._asdict().items()}
+        if self._reanalyzer.ratio < 1.0:
+            columns[STORED] = stored_targets(reanalyzed, tensors["step_mask"])
+        return {name: np.ascontiguousarray(x.float().cpu().numpy()) for name, x in columns.items()}
 
 
 def make_reanalyzer(config: Any, module: Any, model: WorldModel) -> Reanalyzer:
@@ -83,4 +87,5 @@ def make_reanalyzer(config: Any, module: Any, model: WorldModel) -> Reanalyzer:
         discount=config.gamma,
         ratio=config.reanalyze_ratio,
         replayed_candidate=config.replayed_candidate,
+        best_action_only=config.policy_loss == "best_action",
     )

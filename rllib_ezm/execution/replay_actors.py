@@ -155,6 +155,24 @@ class ReplayActors:
                     actor.update_priorities.remote(task_ids[own], index[own], priorities[own])
                 )
 
+    def update_targets(
+        self,
+        task_ids: IntArray,
+        index: IntArray,
+        targets: npt.NDArray[np.floating[Any]],
+        searched_at: int,
+    ) -> None:
+        """As `MultiTaskReplayBuffer.update_targets`; see `add` for errors."""
+        owner = self._owner[task_ids]
+        for number, actor in enumerate(self._actors):
+            own = owner == number
+            if own.any():
+                self._under_way.append(
+                    actor.update_targets.remote(
+                        task_ids[own], index[own], targets[own], searched_at
+                    )
+                )
+
     def counts(self) -> Counts:
         """Of all tasks, with everything added so far."""
         parts: list[Counts] = self._get([actor.counts.remote() for actor in self._actors])

@@ -70,21 +70,34 @@ def check_fractions(**fractions: float) -> None:
             raise ValueError(f"{name} must be in [0, 1], got {value}.")
 
 
-def check_update(
-    task_ids: npt.NDArray[Any],
-    index: npt.NDArray[Any],
-    priorities: npt.NDArray[np.floating[Any]],
-    num_tasks: int,
-    ring_capacity: int,
-) -> None:
-    """Raises ValueError unless these can be arguments of `update_priorities`."""
-    if index.shape != (len(task_ids), 2) or priorities.shape != task_ids.shape:
-        raise ValueError(
-            f"update_priorities needs task_ids [B], index [B, 2] and priorities [B], got "
-            f"{task_ids.shape}, {index.shape} and {priorities.shape}."
-        )
+def check_priorities(priorities: npt.NDArray[np.floating[Any]], rows: int) -> None:
+    """Raises ValueError unless these are `rows` priorities."""
+    if priorities.shape != (rows,):
+        raise ValueError(f"There must be {rows} priorities, got shape {priorities.shape}.")
     if not (np.isfinite(priorities) & (priorities >= 0.0)).all():
         raise ValueError("Priorities must be finite and >= 0; has the value loss diverged?")
+
+
+def check_targets(targets: npt.NDArray[np.floating[Any]], rows: int, action_dim: int) -> None:
+    """Raises ValueError unless these are search targets of `rows` states."""
+    if targets.shape != (rows, 1 + 2 * action_dim):
+        raise ValueError(
+            f"Targets of {rows} states need shape {(rows, 1 + 2 * action_dim)}, got "
+            f"{targets.shape}."
+        )
+    if not np.isfinite(targets).all():
+        raise ValueError("Search targets must be finite; has the world model diverged?")
+
+
+def check_index(
+    task_ids: npt.NDArray[Any], index: npt.NDArray[Any], num_tasks: int, ring_capacity: int
+) -> None:
+    """Raises ValueError unless `sample` can have returned these."""
+    if index.shape != (len(task_ids), 2):
+        raise ValueError(
+            f"An index of {len(task_ids)} task_ids needs shape {(len(task_ids), 2)}, got "
+            f"{index.shape}."
+        )
     if not ((task_ids >= 0) & (task_ids < num_tasks)).all():
         raise ValueError(f"task_ids must be in [0, {num_tasks}).")
     slots, generations = index[:, 0], index[:, 1]

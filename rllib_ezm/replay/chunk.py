@@ -27,7 +27,9 @@ class EpisodeChunk:
         terminated: Whether the last transition is a true termination. Wins over `truncated`.
         truncated: Whether the episode was cut off after the last transition.
         search_values: `[L]`, root values of the acting-time search.
-        search_actions: `[L, A]`, policy targets of the acting-time search.
+        policy_means: `[L, A]`, of the improved policy of that search, before tanh.
+        policy_stds: `[L, A]`, its standard deviation.
+        searched_at: Updates made before that search.
 
     Raises:
         ValueError: The shapes disagree, there is no transition, or a number is not finite.
@@ -42,7 +44,9 @@ class EpisodeChunk:
     terminated: bool
     truncated: bool
     search_values: FloatArray
-    search_actions: FloatArray
+    policy_means: FloatArray
+    policy_stds: FloatArray
+    searched_at: int = 0
 
     def __post_init__(self) -> None:
         """Converts the arrays to float32 and checks them."""
@@ -51,7 +55,8 @@ class EpisodeChunk:
             "actions": 2,
             "rewards": 1,
             "search_values": 1,
-            "search_actions": 2,
+            "policy_means": 2,
+            "policy_stds": 2,
         }
         for name, rank in ranks.items():
             array = np.asarray(getattr(self, name), dtype=np.float32)
@@ -76,16 +81,18 @@ class EpisodeChunk:
                 f"{self}: {length} rewards need {length + 1} observations (the last one is the "
                 f"state after the last transition), got {len(self.observations)}."
             )
-        for name in ("actions", "search_values", "search_actions"):
+        for name in ("actions", "search_values", "policy_means", "policy_stds"):
             if len(getattr(self, name)) != length:
                 raise ValueError(
                     f"{self}: {name} has {len(getattr(self, name))} rows for {length} rewards."
                 )
-        if self.actions.shape != self.search_actions.shape:
-            raise ValueError(
-                f"{self}: actions {self.actions.shape} and search_actions "
-                f"{self.search_actions.shape} must have the same shape."
-            )
+        for name in ("policy_means", "policy_stds"):
+            shape = getattr(self, name).shape
+            if self.actions.shape != shape:
+                raise ValueError(
+                    f"{self}: actions {self.actions.shape} and {name} {shape} must have the same "
+                    "shape."
+                )
 
     def __str__(self) -> str:
         """Names the chunk in messages."""

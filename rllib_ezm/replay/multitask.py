@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rllib_ezm.replay.checks import check_budget, check_fractions, check_sizes, check_update
+from rllib_ezm.replay.checks import (
+    check_budget,
+    check_fractions,
+    check_index,
+    check_priorities,
+    check_sizes,
+    check_targets,
+)
 from rllib_ezm.replay.chunk import EpisodeChunk
 from rllib_ezm.replay.ring import Ring
 from rllib_ezm.replay.segments import gather
 from rllib_ezm.replay.shares import balanced_shares, importance_weights
-from rllib_ezm.replay.slots import IntArray, SlotArrays
+from rllib_ezm.replay.slots import IntArray, SlotArrays, current_columns
 from rllib_ezm.replay.sum_tree import SumTree
 
 State = dict[str, Any]
@@ -148,8 +155,11 @@ class MultiTaskReplayBuffer:
             task_ids: `[B]` int64.
             weights: `[B]` float32, importance weights `(N p)^-beta`, divided by their maximum in
                 the task's share and at least `min_weight`.
-            search_values: `[B, K+1]` float32, from acting time.
-            search_actions: `[B, K+1, A]` float32, from acting time.
+            search_values: `[B, K+1]` float32, of the latest search in the state.
+            policy_means: `[B, K+1, A]` float32, of its improved policy, before tanh.
+            policy_stds: `[B, K+1, A]` float32.
+            searched_at: `[B, K+1]` int64, updates made before that search.
+            state_index: `[B, K+1, 2]` int64, slot and generation, for `update_targets`.
             age: `[B]` int64, transitions of the task added after the first one of the segment.
             index: `[B, 2]` int64, slot and generation, for `update_priorities`.
 
@@ -224,12 +234,48 @@ class MultiTaskReplayBuffer:
         """
         task_ids, index = np.asarray(task_ids), np.asarray(index)
         priorities = np.asarray(priorities, np.float64)
-        check_update(task_ids, index, priorities, self._num_tasks, self._capacity)
+        check_priorities(priorities, len(task_ids))
+        check_index(task_ids, index, self._num_tasks, self._capacity)
         places, generations = index[:, 0], index[:, 1]
         rings = task_ids if self._independent else np.zeros_like(task_ids)
         current = self._slots.serials[rings * self._capacity + places] == generations
         values = (priorities[current] + self._epsilon) ** self._alpha
         self._tree.set(rings[current], places[current], values)
+
+    def update_targets(
+        self,
+        task_ids: IntArray,
+        index: IntArray,
+        targets: npt.NDArray[np.floating[Any]],
+        searched_at: int,
+    ) -> None:
+        """Stores what a search found in states drawn earlier, in place of an older search's.
+
+        States that have been overwritten since, or searched later, are skipped.
+
+        Args:
+            task_ids: `[R]`.
+            index: `[R, 2]`, rows of `state_index` as sampled, of states with a transition.
+            targets: `[R, 1 + 2A]`: search value, mean and deviation of the improved policy.
+            searched_at: Updates made before that search.
+
+        Raises:
+            ValueError: A target is not finite, or an index is not one that `sample` can have
+                returned.
+        """
+        task_ids, index = np.asarray(task_ids), np.asarray(index)
+        targets = np.asarray(targets, np.float32)
+        check_targets(targets, len(task_ids), self._action_dim)
+        check_index(task_ids, index, self._num_tasks, self._capacity)
+        rings = task_ids if self._independent else np.zeros_like(task_ids)
+        slots, fields = rings * self._capacity + index[:, 0], self._slots
+        current = fields.serials[slots] == index[:, 1]
+        current &= fields.searched_at[slots] <= searched_at
+        slots, targets = slots[current], targets[current]
+        fields.search_values[slots] = targets[:, 0]
+        fields.policy_means[slots] = targets[:, 1 : 1 + self._action_dim]
+        fields.policy_stds[slots] = targets[:, 1 + self._action_dim :]
+        fields.searched_at[slots] = searched_at
 
     @property
     def nbytes(self) -> int:
@@ -320,8 +366,9 @@ class MultiTaskReplayBuffer:
             self._slots.kinds[used] = 0
             ring.set_state(saved["counters"])
             used = self._used_slots(ring)
+            columns = current_columns(saved["columns"])
             for name, array in self._slots.named().items():
-                array[used] = saved["columns"][name]
+                array[used] = columns[name]
             self._tree.refill(ring.index, saved["columns"]["priorities"])
         self._rotation = int(state["rotation"])
         self._rng.bit_generator.state = json.loads(state["rng"])

@@ -52,6 +52,16 @@ class ReplayBuffer(Protocol):
         """Set the priorities of samples drawn earlier."""
         ...
 
+    def update_targets(
+        self,
+        task_ids: IntArray,
+        index: IntArray,
+        targets: npt.NDArray[np.floating[Any]],
+        searched_at: int,
+    ) -> None:
+        """Store what a search found in states drawn earlier."""
+        ...
+
     def num_transitions(self, task_id: int) -> int:
         """Transitions of the task stored now."""
         ...

@@ -133,7 +133,9 @@ class Ring:
         fields.actions[starts] = chunk.actions[skip:]
         fields.rewards[starts] = chunk.rewards[skip:]
         fields.search_values[starts] = chunk.search_values[skip:]
-        fields.search_actions[starts] = chunk.search_actions[skip:]
+        fields.policy_means[starts] = chunk.policy_means[skip:]
+        fields.policy_stds[starts] = chunk.policy_stds[skip:]
+        fields.searched_at[starts] = chunk.searched_at
         fields.successors[starts] = serials[skip + 1 :]
         fields.kinds[starts] = TRANSITION
         added = self.added[chunk.task_id]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from rllib_ezm.replay.slots import TERMINAL, FloatArray, IntArray, SlotArrays
+from rllib_ezm.replay.slots import TERMINAL, IntArray, SlotArrays
 
+AnyArray = npt.NDArray[Any]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -59,15 +62,15 @@ def gather(
 
     Returns:
         `obs` [B, K+n+1, D], `actions` [B, K+1, A], `rewards` [B, K+n], `step_mask` [B, K+n],
-        `terminal` [B], `task_ids` [B], `search_values` [B, K+1], `search_actions` [B, K+1, A];
-        see `MultiTaskReplayBuffer.sample`.
+        `terminal` [B], `task_ids` [B], `search_values`, `searched_at` [B, K+1], `policy_means`,
+        `policy_stds` [B, K+1, A], `state_index` [B, K+1, 2]; see `MultiTaskReplayBuffer.sample`.
     """
     chain, exists = follow(slots, starts, capacity, unroll_steps + td_steps)
     roots, missing_roots = chain[:, : unroll_steps + 1], ~exists[:, : unroll_steps + 1]
 
-    def masked(field: FloatArray, where: IntArray, missing: BoolArray) -> FloatArray:
+    def masked(field: AnyArray, where: IntArray, missing: BoolArray) -> AnyArray:
         rows = field.take(where, axis=0)
-        rows[missing] = 0.0
+        rows[missing] = 0
         return rows
 
     return {
@@ -78,5 +81,8 @@ def gather(
         "terminal": (slots.kinds.take(chain[:, -1]) == TERMINAL).astype(np.float32),
         "task_ids": slots.tasks.take(starts).astype(np.int64),
         "search_values": masked(slots.search_values, roots, missing_roots),
-        "search_actions": masked(slots.search_actions, roots, missing_roots),
+        "policy_means": masked(slots.policy_means, roots, missing_roots),
+        "policy_stds": masked(slots.policy_stds, roots, missing_roots),
+        "searched_at": masked(slots.searched_at, roots, missing_roots),
+        "state_index": np.stack([roots % capacity, slots.serials.take(roots)], axis=-1),
     }

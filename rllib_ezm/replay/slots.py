@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,9 @@ TRUNCATED = 4  # final state of a truncated episode
 
 NO_SUCCESSOR = -1
 
+_MAX_ACTION = 0.999
+"""Of a search: so that `atanh` stays finite."""
+
 
 @dataclass(frozen=True)
 class SlotArrays:
@@ -30,8 +35,10 @@ class SlotArrays:
         obs: `[M, D]`.
         actions: `[M, A]`, action taken in the state.
         rewards: `[M]`, reward of that action.
-        search_values: `[M]`, acting-time root value of the state.
-        search_actions: `[M, A]`, acting-time policy target of the state.
+        search_values: `[M]`, root value of the latest search in the state.
+        policy_means: `[M, A]`, of the improved policy of that search, before tanh.
+        policy_stds: `[M, A]`, its standard deviation.
+        searched_at: `[M]`, updates made before that search.
         serials: `[M]`, serial number of the slot's content, 0 if unused.
         successors: `[M]`, serial number of the next state's slot, or NO_SUCCESSOR.
         kinds: `[M]`, one of the constants above, 0 if unused.
@@ -43,7 +50,9 @@ class SlotArrays:
     actions: FloatArray
     rewards: FloatArray
     search_values: FloatArray
-    search_actions: FloatArray
+    policy_means: FloatArray
+    policy_stds: FloatArray
+    searched_at: IntArray
     serials: IntArray
     successors: IntArray
     kinds: npt.NDArray[np.uint8]
@@ -58,7 +67,9 @@ class SlotArrays:
             actions=np.zeros((num_slots, action_dim), np.float32),
             rewards=np.zeros(num_slots, np.float32),
             search_values=np.zeros(num_slots, np.float32),
-            search_actions=np.zeros((num_slots, action_dim), np.float32),
+            policy_means=np.zeros((num_slots, action_dim), np.float32),
+            policy_stds=np.zeros((num_slots, action_dim), np.float32),
+            searched_at=np.zeros(num_slots, np.int64),
             serials=np.zeros(num_slots, np.int64),
             successors=np.zeros(num_slots, np.int64),
             kinds=np.zeros(num_slots, np.uint8),
@@ -74,3 +85,19 @@ class SlotArrays:
     def named(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by field name, without copying."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def current_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a stored ring by their present names.
+
+    Earlier ones hold the best action in place of the improved policy's moments.
+    """
+    if "search_actions" not in columns:
+        return dict(columns)
+    actions = np.clip(np.asarray(columns["search_actions"]), -_MAX_ACTION, _MAX_ACTION)
+    return {
+        **columns,
+        "policy_means": np.arctanh(actions),
+        "policy_stds": np.zeros_like(actions),
+        "searched_at": np.zeros(len(actions), np.int64),
+    }

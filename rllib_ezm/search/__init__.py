@@ -8,6 +8,7 @@ from __future__ import annotations
 from rllib_ezm.search.gumbel import SearchOutput, gumbel_search
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.search.halving import Round, sequential_halving_schedule, visit_table
+from rllib_ezm.search.improved_policy import ImprovedPolicy, improved_policy
 from rllib_ezm.search.planner import WorldModelPlanner
 from rllib_ezm.search.registry import PLANNERS, planner_class
 from rllib_ezm.search.sampling import SearchNoise, draw_noise
@@ -25,6 +26,7 @@ from rllib_ezm.search.types import (
 __all__ = [
     "PLANNERS",
     "GumbelPlanner",
+    "ImprovedPolicy",
     "Plan",
     "Planner",
     "RootInference",
@@ -39,6 +41,7 @@ __all__ = [
     "WorldModelPlanner",
     "draw_noise",
     "gumbel_search",
+    "improved_policy",
     "planner_class",
     "sequential_halving_schedule",
     "visit_table",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from rllib_ezm.losses.consistency import path_consistency_target, temporal_consistency_loss
-from rllib_ezm.losses.policy import best_action_loss, candidate_distribution_loss, policy_entropy
+from rllib_ezm.losses.policy import policy_entropy, policy_loss
 from rllib_ezm.losses.reward import reward_loss
 from rllib_ezm.losses.value import head_mean_log_softmax, value_loss
 from rllib_ezm.models.unroll import Unroll
@@ -44,23 +44,6 @@ def loss_terms(
         next_values = model.value_support.decode(unroll.value_logits[1:]).mean(dim=1)
     path_target = path_consistency_target(rewards, next_values, targets.alive, discount=discount)
     value_log_probabilities = head_mean_log_softmax(unroll.value_logits)
-    if targets.candidates is None or targets.candidate_weights is None:
-        policy = best_action_loss(
-            unroll.mean,
-            unroll.log_std,
-            targets.best_action,
-            targets.action_mask,
-            targets.policy_mask,
-        )
-    else:
-        policy = candidate_distribution_loss(
-            unroll.mean,
-            unroll.log_std,
-            targets.candidates,
-            targets.candidate_weights,
-            targets.action_mask,
-            targets.policy_mask,
-        )
     return {
         "reward": reward_loss(
             unroll.reward_logits,
@@ -70,7 +53,14 @@ def loss_terms(
         "value": value_loss(
             value_log_probabilities, model.value_support.encode(targets.value), targets.value_mask
         ),
-        "policy": policy,
+        "policy": policy_loss(
+            unroll.mean,
+            unroll.log_std,
+            targets.policy_mean,
+            targets.policy_std,
+            targets.action_mask,
+            targets.policy_mask,
+        ),
         "temporal_consistency": temporal_consistency_loss(
             unroll.latent_predictions, unroll.latent_targets, targets.transition_mask
         ),

@@ -67,7 +67,7 @@ class TrainingSettings(SettingsGroup):
     )
     policy_loss: Literal["best_action", "distribution"] = setting(
         "best_action",
-        '"best_action": its log-density (eq. 6); "distribution": cross-entropy to softmax(g).',
+        '"best_action": its log-density (eq. 6); "distribution": cross-entropy from softmax(g).',
     )
     latent_gradient_scale: float = setting(
         0.5,
@@ -101,7 +101,11 @@ class TrainingSettings(SettingsGroup):
     )
     target_period: int = setting(1, "Updates between two EMA steps.", at_least=1)
     reanalyze_ratio: float = setting(
-        1.0, "Share of each batch that is searched anew.", at_least=0, at_most=1
+        1.0,
+        "Share of the states of each batch that are searched anew, those searched the longest time "
+        "ago first; what is found is stored, and used for the others.",
+        at_least=0,
+        at_most=1,
     )
     replayed_candidate: bool = setting(
         False,

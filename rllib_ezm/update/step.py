@@ -23,7 +23,7 @@ from rllib_ezm.update.captured import CapturedUpdate, Recorder
 from rllib_ezm.update.compiled import compiling, one_graph, without_effect
 from rllib_ezm.update.nonfinite import NonFiniteGuard
 from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
-from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.reanalyzer import Reanalyzer, reanalyzed_columns, stored_targets
 from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.update.target_network import TargetNetwork
 from rllib_ezm.update.targets import Metrics, TargetBuilder, Targets, ValueMixing
@@ -43,6 +43,8 @@ class StepOutput(NamedTuple):
         metrics: Scalars by name.
         terms: Loss terms per sample, unweighted: name -> [B].
         reanalyze_seconds: What the targets took; on an accelerator, their submission.
+        stored_targets: For the replay buffer [B, K+1, 2 + 2A], see `reanalyzer.stored_targets`;
+            None where all targets are made anew each time, or a reanalyze worker has made them.
     """
 
     loss: torch.Tensor
@@ -50,6 +52,15 @@ class StepOutput(NamedTuple):
     metrics: Metrics
     terms: Mapping[str, torch.Tensor]
     reanalyze_seconds: float
+    stored_targets: torch.Tensor | None
+
+
+class Made(NamedTuple):
+    """Targets of a batch, their metrics, and what of them is to be stored (see `StepOutput`)."""
+
+    targets: Targets
+    metrics: Metrics
+    stored: torch.Tensor | None
 
 
 class Losses(NamedTuple):
@@ -94,10 +105,10 @@ class GradientStep:
         self.num_updates = 0
         self._compile_mode: str | None = None if settings.compile == "off" else settings.compile
         self._run: Callable[[Batch, bool, bool], StepOutput] = self._update
-        self._targets: Callable[[Batch, bool], tuple[Targets, Metrics]] = self._make_targets
+        self._targets: Callable[[Batch, bool], Made] = self._make_targets
         self._losses: Callable[[Batch, Targets], Losses] = self._make_losses
+        self.reanalyzer = reanalyzer
         self.build_targets = TargetBuilder(
-            reanalyzer,
             ValueMixing(
                 settings.value_mixing,
                 variance_window,
@@ -105,7 +116,6 @@ class GradientStep:
             ),
             action_mask,
             unroll_steps=settings.unroll_steps,
-            use_candidates=settings.policy_loss == "distribution",
         )
         self.loss_weights = LossWeights(
             reward=settings.reward_loss_coeff,
@@ -145,8 +155,8 @@ class GradientStep:
         """The update itself; the target network follows the online one if it `follows`."""
         self.guard.remember_statistics()
         started = time.perf_counter()
-        self.build_targets.reanalyzer.refresh()
-        targets, metrics = self._targets(batch, mixing_started)
+        self.reanalyzer.refresh()
+        targets, metrics, stored = self._targets(batch, mixing_started)
         reanalyze_seconds = time.perf_counter() - started
 
         losses = self._losses(batch, targets)
@@ -163,14 +173,14 @@ class GradientStep:
         metrics["skipped_updates"] = (~finite).float()
         terms = {name: term.detach() for name, term in losses.terms.items()}
         return StepOutput(
-            losses.loss.detach(), losses.priorities, metrics, terms, reanalyze_seconds
+            losses.loss.detach(), losses.priorities, metrics, terms, reanalyze_seconds, stored
         )
 
     def capture(self, recorder: Recorder) -> None:
         """From now on record updates of each kind and replay them, see `CapturedUpdate`."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         tensors += [*self.target_model.parameters(), *self.target_model.buffers()]
-        self.build_targets.reanalyzer.planner.in_recordings = True
+        self.reanalyzer.planner.in_recordings = True
         self._run = CapturedUpdate(self._update, self.optimizer, tensors, recorder)
 
     @property
@@ -189,14 +199,21 @@ class GradientStep:
         """
         self.guard.check(output.terms, batch["task_ids"], self.model.named_parameters())
 
-    def targets(self, batch: Batch) -> tuple[Targets, Metrics]:
+    def targets(self, batch: Batch) -> Made:
         """Targets of a batch; folds its root observations into the normalizer first."""
-        self.build_targets.reanalyzer.refresh()
+        self.reanalyzer.refresh()
         return self._targets(batch, self._mixing_started)
 
-    def _make_targets(self, batch: Batch, mixing_started: bool) -> tuple[Targets, Metrics]:
+    @torch.no_grad()
+    def _make_targets(self, batch: Batch, mixing_started: bool) -> Made:
         self.model.normalizer.update(batch["obs"][:, 0], batch["task_ids"])
-        return self.build_targets(batch, self.model, mixing_started)
+        reanalyzed, stored = reanalyzed_columns(batch), None
+        if reanalyzed is None:
+            reanalyzed = self.reanalyzer(batch)
+            if self.reanalyzer.ratio < 1.0:
+                stored = stored_targets(reanalyzed, batch["step_mask"])
+        targets, metrics = self.build_targets(batch, reanalyzed, self.model, mixing_started)
+        return Made(targets, metrics, stored)
 
     def _make_losses(self, batch: Batch, targets: Targets) -> Losses:
         """The forward pass."""
@@ -218,12 +235,12 @@ class GradientStep:
         buffers = [*self.guard.buffers]
         parameters = list(self.model.parameters())
         with without_effect(buffers, parameters):
-            self._losses(batch, self.targets(batch)[0])  # makes what is made once
+            self._losses(batch, self.targets(batch).targets)  # makes what is made once
         self._targets = one_graph(self._make_targets, mode)
         self._losses = one_graph(self._make_losses, mode)
         try:
             with compiling(mode), without_effect(buffers, parameters):
-                self._losses(batch, self.targets(batch)[0]).loss.backward()
+                self._losses(batch, self.targets(batch).targets).loss.backward()
         except Exception as error:  # noqa: BLE001 - whatever a compiler may raise
             self._targets, self._losses = plain
             torch._dynamo.reset()
@@ -260,7 +277,7 @@ class GradientStep:
 
         Moves the running statistics as an update does.
         """
-        targets, _ = self.targets(batch)
+        targets = self.targets(batch).targets
         terms = self.loss_terms(self.unroll(batch), targets)
         losses = batch["weights"] * total_loss(terms, self.loss_weights)
         return losses / self.settings.unroll_steps

@@ -1,6 +1,6 @@
 """How a replay batch becomes the targets of an update (section 4.1, arXiv:2603.01452).
 
-Legend: B batch, T tasks, K unroll steps, n TD steps, N candidates, A padded action dim.
+Legend: B batch, T tasks, K unroll steps, n TD steps, A padded action dim.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from rllib_ezm.models.world_model import WorldModel
-from rllib_ezm.update.reanalyzer import Reanalyzed, Reanalyzer, reanalyzed_columns
+from rllib_ezm.update.reanalyzer import Reanalyzed
 from rllib_ezm.update.value_targets import age_mixing_weight, alive_mask, mix_values, state_masks
 from rllib_ezm.update.variance_window import VarianceWindow
 
@@ -21,17 +21,15 @@ Metrics = dict[str, torch.Tensor]
 class Targets(NamedTuple):
     """What an update learns from; K-major: states 0..K, transitions 0..K-1.
 
-    `reward` [K, B], `value` [K+1, B], `best_action` [K+1, B, A], `candidates` [K+1, B, N, A] and
-    `candidate_weights` [K+1, B, N] (None for the best-action loss), `action_mask` [B, A],
-    `transition_mask` [K, B], `policy_mask` [K+1, B], `value_mask` [K+1, B], `alive` [K, B] (0 where
-    state k+1 is terminal).
+    `reward` [K, B], `value` [K+1, B], `policy_mean` and `policy_std` [K+1, B, A] (of the improved
+    policy, before tanh), `action_mask` [B, A], `transition_mask` [K, B], `policy_mask` [K+1, B],
+    `value_mask` [K+1, B], `alive` [K, B] (0 where state k+1 is terminal).
     """
 
     reward: torch.Tensor
     value: torch.Tensor
-    best_action: torch.Tensor
-    candidates: torch.Tensor | None
-    candidate_weights: torch.Tensor | None
+    policy_mean: torch.Tensor
+    policy_std: torch.Tensor
     action_mask: torch.Tensor
     transition_mask: torch.Tensor
     policy_mask: torch.Tensor
@@ -86,47 +84,45 @@ class TargetBuilder:
     """Builds the targets of replay batches.
 
     Args:
-        reanalyzer: Searches the states of a batch anew; not used for a batch that a reanalyze
-            worker has been through.
         mixing: Mixes TD and search values.
         action_mask: [T, A], 1 for the real action dimensions of each task.
         unroll_steps: K.
-        use_candidates: Whether the policy loss needs all candidates and their weights.
     """
 
     def __init__(
         self,
-        reanalyzer: Reanalyzer,
         mixing: ValueMixing,
         action_mask: torch.Tensor,
         *,
         unroll_steps: int,
-        use_candidates: bool,
     ) -> None:
-        self.reanalyzer, self.mixing, self.action_mask = reanalyzer, mixing, action_mask
-        self.unroll_steps, self.use_candidates = unroll_steps, use_candidates
+        self.mixing, self.action_mask = mixing, action_mask
+        self.unroll_steps = unroll_steps
 
     @torch.no_grad()
     def __call__(
-        self, batch: Mapping[str, torch.Tensor], model: WorldModel, mixing_started: bool
+        self,
+        batch: Mapping[str, torch.Tensor],
+        reanalyzed: Reanalyzed,
+        model: WorldModel,
+        mixing_started: bool,
     ) -> tuple[Targets, Metrics]:
         """Targets of a batch (columns as in `MultiTaskReplayBuffer.sample`), and their metrics.
 
         Args:
             batch: The batch.
+            reanalyzed: What the search says of it.
             model: Its supports tell which targets they cannot represent.
             mixing_started: See `ValueMixing`.
         """
         steps = self.unroll_steps
-        reanalyzed = reanalyzed_columns(batch) or self.reanalyzer(batch)
         policy_mask, value_mask = state_masks(batch["step_mask"], batch["terminal"], steps)
         value, metrics = self.mixing(batch, reanalyzed, policy_mask, value_mask, mixing_started)
         targets = Targets(
             reward=batch["rewards"][:, :steps].T,
             value=value.T,
-            best_action=reanalyzed.best_action.transpose(0, 1),
-            candidates=self._k_major(reanalyzed.candidates),
-            candidate_weights=self._k_major(reanalyzed.weights),
+            policy_mean=reanalyzed.policy_mean.transpose(0, 1),
+            policy_std=reanalyzed.policy_std.transpose(0, 1),
             action_mask=self.action_mask[batch["task_ids"]],
             transition_mask=batch["step_mask"][:, :steps].T,
             policy_mask=policy_mask.T,
@@ -134,9 +130,6 @@ class TargetBuilder:
             alive=alive_mask(batch["step_mask"], batch["terminal"], steps).T,
         )
         return targets, metrics | target_metrics(targets, reanalyzed, model)
-
-    def _k_major(self, x: torch.Tensor | None) -> torch.Tensor | None:
-        return x.transpose(0, 1) if self.use_candidates and x is not None else None
 
 
 def target_metrics(targets: Targets, reanalyzed: Reanalyzed, model: WorldModel) -> Metrics:

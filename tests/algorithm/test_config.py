@@ -221,10 +221,6 @@ def test_wrong_task_names_and_options_are_refused_at_once() -> None:
             "leaves nothing",
         ),
         (
-            lambda c: c.training(policy_loss="distribution", reanalyze_ratio=0.5),
-            "use reanalyze_ratio=1",
-        ),
-        (
             lambda c: c.api_stack(
                 enable_rl_module_and_learner=False, enable_env_runner_and_connector_v2=False
             ),

@@ -17,7 +17,7 @@ from rllib_ezm.algorithm.cross_task import (
     CrossTaskExploration,
 )
 from rllib_ezm.algorithm.env_runner import TASK_ID, MultiTaskEnvRunner
-from rllib_ezm.algorithm.rl_module import SEARCH_ACTION, SEARCH_VALUE
+from rllib_ezm.algorithm.rl_module import POLICY_MEAN, POLICY_STD, SEARCH_VALUE
 
 DIMS = ((2, 1), (3, 1), (2, 1), (2, 1))
 """Observation and action dims of the tasks: the second has a body of its own."""
@@ -95,7 +95,7 @@ def test_another_policy_acts_and_the_search_of_the_own_task_is_kept() -> None:
     mixed = act([0, 2, 3], **{ACTING_TASK: torch.tensor([3, 2, 0])})
     assert not torch.allclose(own[Columns.ACTIONS][0], other[Columns.ACTIONS][0])
     torch.testing.assert_close(mixed[Columns.ACTIONS], other[Columns.ACTIONS])
-    for column in (SEARCH_VALUE, SEARCH_ACTION):
+    for column in (SEARCH_VALUE, POLICY_MEAN, POLICY_STD):
         torch.testing.assert_close(mixed[column], own[column])
 
 

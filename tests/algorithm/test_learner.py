@@ -327,7 +327,7 @@ def value_targets(config: EZMConfig, updates: int = 1) -> tuple[np.ndarray, dict
     learner, batch = build(config), draw(config)
     for _ in range(updates - 1):
         update(learner, batch)
-    return learner.gradient_step.targets(tensors(batch))[0].value.numpy(), batch
+    return learner.gradient_step.targets(tensors(batch)).targets.value.numpy(), batch
 
 
 def test_td_targets_are_the_exact_returns(config: EZMConfig) -> None:
@@ -363,11 +363,12 @@ def test_age_mixing_trusts_td_for_young_samples_and_before_its_start(config: EZM
 def test_stored_targets_are_used_without_reanalyze(config: EZMConfig) -> None:
     learner = build(config.training(reanalyze_ratio=0.0, value_mixing="search"))
     batch = draw(config)
-    targets, alive = learner.gradient_step.targets(tensors(batch))[0], batch["step_mask"][:, :3] > 0
+    targets = learner.gradient_step.targets(tensors(batch)).targets
+    alive = batch["step_mask"][:, :3] > 0
     np.testing.assert_array_equal(targets.value.T[alive], batch["search_values"][alive])
-    np.testing.assert_array_equal(
-        targets.best_action.transpose(0, 1).numpy(), batch["search_actions"]
-    )
+    mean, std = targets.policy_mean.transpose(0, 1), targets.policy_std.transpose(0, 1)
+    np.testing.assert_array_equal(mean.numpy(), batch["policy_means"])
+    np.testing.assert_array_equal(std.numpy(), batch["policy_stds"])
 
 
 @pytest.mark.parametrize("site", ["rep", "dyn", "rew", "vp", "all"])

@@ -61,7 +61,7 @@ def test_a_planner_class_acts_reanalyzes_and_evaluates() -> None:
         (acted,) = algorithm.env_runner_group.foreach_env_runner(searched, local_env_runner=False)
         (evaluated,) = algorithm.eval_env_runner_group.foreach_env_runner(searched)
         learner = algorithm.learner_group._learner
-        reanalyzer = learner.gradient_step.build_targets.reanalyzer
+        reanalyzer = learner.gradient_step.reanalyzer
         assert acted[0] == evaluated[0] == type(reanalyzer.planner).__name__ == "Counted"
         assert acted[1] >= 100
         assert evaluated[1] >= 45

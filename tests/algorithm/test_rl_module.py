@@ -11,7 +11,8 @@ from ray.rllib.core.columns import Columns
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.rl_module import (
-    SEARCH_ACTION,
+    POLICY_MEAN,
+    POLICY_STD,
     SEARCH_VALUE,
     WEIGHTS_FILE,
     EZMTorchRLModule,
@@ -69,7 +70,7 @@ def test_the_acting_module_loads_a_learners_state(inference_state: bool) -> None
     batch = acting_batch()
     ours = seeded(acting_module.forward_inference, batch)
     theirs = seeded(learner_module.forward_inference, batch)
-    for name in (Columns.ACTIONS, SEARCH_VALUE, SEARCH_ACTION):
+    for name in (Columns.ACTIONS, SEARCH_VALUE, POLICY_MEAN, POLICY_STD):
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
 
 
@@ -95,10 +96,10 @@ def test_masked_action_dims_are_exactly_zero(simulations_at_eval: int | None) ->
         module.forward_exploration(batch, t=10),
     ):
         assert output[SEARCH_VALUE].shape == (6,)
-        for name in (Columns.ACTIONS, SEARCH_ACTION):
+        for name in (Columns.ACTIONS, POLICY_MEAN, POLICY_STD):
             assert output[name].shape == (6, 3)
             assert (output[name][masked] == 0.0).all()
-            assert (output[name].abs() <= 1.0).all()
+        assert (output[Columns.ACTIONS].abs() <= 1.0).all()
     explored = module.forward_exploration(batch, t=10)[Columns.ACTIONS]
     assert (explored[~masked] != 0.0).all()
 
@@ -109,13 +110,14 @@ def test_the_warm_up_acts_uniformly_at_random() -> None:
     owned = batch[Columns.OBS]["action_mask"] > 0
     random = seeded(module.forward_exploration, batch, t=9)
     actions = random[Columns.ACTIONS][owned]
-    assert not torch.equal(random[Columns.ACTIONS], random[SEARCH_ACTION])
+    assert not torch.allclose(random[Columns.ACTIONS], random[POLICY_MEAN].tanh())
     # 1200 draws of U(-1, 1): standard error of the mean 0.017, of the mean square 0.0086.
     assert abs(float(actions.mean())) < 0.1
     assert abs(float(actions.square().mean()) - 1 / 3) < 0.05
     for kwargs in ({"t": 10}, {}):
         after = seeded(module.forward_exploration, batch, **kwargs)
-        assert torch.equal(after[Columns.ACTIONS], after[SEARCH_ACTION])
+        torch.testing.assert_close(after[Columns.ACTIONS], after[POLICY_MEAN].tanh())
+        assert not after[POLICY_STD].any()
 
 
 def one_candidate_config() -> EZMConfig:

@@ -278,7 +278,8 @@ def test_the_floor_of_the_priorities_is_the_configs(num_replay_actors: int) -> N
                 episode,
                 observations=episode.observations[:, : width[0]],
                 actions=episode.actions[:, : width[1]],
-                search_actions=episode.search_actions[:, : width[1]],
+                policy_means=episode.policy_means[:, : width[1]],
+                policy_stds=episode.policy_stds[:, : width[1]],
             )
         )
         batch = buffer.sample(8)

@@ -26,7 +26,9 @@ def make_episode(
         terminated=terminated,
         truncated=truncated,
         search_values=rng.normal(size=length).astype(np.float32),
-        search_actions=rng.uniform(-1, 1, (length, ACTION_DIM)).astype(np.float32),
+        policy_means=rng.normal(size=(length, ACTION_DIM)).astype(np.float32),
+        policy_stds=rng.uniform(0, 1, (length, ACTION_DIM)).astype(np.float32),
+        searched_at=number,
     )
 
 
@@ -43,7 +45,9 @@ def cut(episode: EpisodeChunk, begin: int, end: int) -> EpisodeChunk:
         terminated=episode.terminated and last,
         truncated=episode.truncated and last,
         search_values=episode.search_values[begin:end],
-        search_actions=episode.search_actions[begin:end],
+        policy_means=episode.policy_means[begin:end],
+        policy_stds=episode.policy_stds[begin:end],
+        searched_at=episode.searched_at,
     )
 
 

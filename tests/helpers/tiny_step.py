@@ -26,7 +26,12 @@ CASES: dict[str, tuple[SearchSettings, dict[str, Any]]] = {
     "paper": (SMALL, {}),
     "all candidates": (
         dataclasses.replace(SMALL, use_gumbel_noise=True, root_prior="policy"),
-        {"policy_loss": "distribution", "replayed_candidate": True, "value_mixing": "search"},
+        {
+            "policy_loss": "distribution",
+            "replayed_candidate": True,
+            "value_mixing": "search",
+            "reanalyze_ratio": 0.3,
+        },
     ),
     "age, half of the batch": (
         SMALL,
@@ -63,6 +68,7 @@ def make_step(
         discount=settings.gamma,
         ratio=settings.reanalyze_ratio,
         replayed_candidate=settings.replayed_candidate,
+        best_action_only=settings.policy_loss == "best_action",
     )
     return GradientStep(
         model,
@@ -92,6 +98,8 @@ def random_batch(seed: int = 0) -> dict[str, torch.Tensor]:
         "task_ids": task_ids,
         "weights": torch.linspace(0.5, 1.0, BATCH),
         "search_values": torch.zeros(BATCH, K + 1),
-        "search_actions": torch.zeros(BATCH, K + 1, 3),
+        "policy_means": torch.zeros(BATCH, K + 1, 3),
+        "policy_stds": torch.zeros(BATCH, K + 1, 3),
+        "searched_at": torch.arange(BATCH * (K + 1)).view(BATCH, K + 1) % 7,
         "age": torch.arange(BATCH),
     }

@@ -5,66 +5,73 @@ import math
 import pytest
 import torch
 
-from rllib_ezm.losses.policy import best_action_loss, candidate_distribution_loss, policy_entropy
+from rllib_ezm.losses.policy import policy_entropy, policy_loss
 from rllib_ezm.models.policy_distribution import squashed_log_prob
+from rllib_ezm.search import Plan, improved_policy
 
-# -log pi(a) of the standard squashed normal: 0.918939 at 0; at 0.5 it is
-# 0.918939 + atanh(0.5)^2 / 2 + log(1 - 0.25) = 0.918939 + 0.150869 - 0.287682 = 0.782126.
-AT_ZERO, AT_HALF = 0.918939, 0.782126
+# -log N(u; 0, 1) is 0.918939 at 0, and 0.918939 + u^2 / 2 = 1.069808 at u = atanh(0.5) = 0.549306.
+AT_ZERO, AT_HALF, HALF = 0.918939, 1.069808, 0.549306
 
 
-def test_best_action_loss_by_hand():
-    mean = log_std = torch.zeros(2, 2, 1)
-    action = torch.tensor([[[0.0], [0.5]], [[0.5], [0.5]]])
+def test_the_loss_of_a_best_action_by_hand():
+    mean = log_std = std = torch.zeros(2, 2, 1)
+    target = torch.tensor([[[0.0], [HALF]], [[HALF], [HALF]]])
     # Both samples carry a target at state 0, only sample 0 at state 1.
     mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    loss = best_action_loss(mean, log_std, action, torch.ones(2, 1), mask)
+    loss = policy_loss(mean, log_std, target, std, torch.ones(2, 1), mask)
     torch.testing.assert_close(loss, torch.tensor([AT_ZERO + AT_HALF, AT_HALF]))
 
 
-def test_best_action_loss_pulls_the_mean_to_the_action():
-    mean = torch.zeros(1, 1, 2, requires_grad=True)
-    action = torch.tensor([[[0.5, -0.5]]])
-    loss = best_action_loss(mean, torch.zeros(1, 1, 2), action, torch.ones(1, 2), torch.ones(1, 1))
-    (gradient,) = torch.autograd.grad(loss.sum(), mean)
-    # d/dmu of (atanh(a) - mu)^2 / 2 at mu = 0 is -atanh(a).
-    torch.testing.assert_close(gradient, torch.tensor([[[-0.549306, 0.549306]]]))
-
-
-def test_candidate_distribution_loss_by_hand():
-    mean = log_std = torch.zeros(1, 1, 1)
-    candidates = torch.tensor([[[[0.0], [0.5]]]])
-    weights = torch.tensor([[[0.25, 0.75]]])
-    ones = torch.ones(1, 1)
-    loss = candidate_distribution_loss(mean, log_std, candidates, weights, ones, ones)
+def test_the_loss_of_weighted_candidates_by_hand():
+    zero, ones = torch.zeros(1, 1, 1), torch.ones(1, 1)
+    # 0 with weight 0.25 and atanh(0.5) with 0.75: mean 0.75 u, variance 0.25 * 0.75 u^2.
+    mean, std = zero + 0.75 * HALF, zero + math.sqrt(0.1875) * HALF
+    loss = policy_loss(zero, zero, mean, std, ones, ones)
     assert loss.item() == pytest.approx(0.25 * AT_ZERO + 0.75 * AT_HALF, abs=1e-6)
 
 
-def test_candidate_distribution_with_all_weight_on_one_is_the_best_action_loss():
+def test_the_loss_pulls_the_mean_to_the_action():
+    mean, zeros = torch.zeros(1, 1, 2, requires_grad=True), torch.zeros(1, 1, 2)
+    target = torch.tensor([[[HALF, -HALF]]])
+    loss = policy_loss(mean, zeros, target, zeros, torch.ones(1, 2), torch.ones(1, 1))
+    (gradient,) = torch.autograd.grad(loss.sum(), mean)
+    # d/dmu of (atanh(a) - mu)^2 / 2 at mu = 0 is -atanh(a).
+    torch.testing.assert_close(gradient, torch.tensor([[[-HALF, HALF]]]))
+
+
+@pytest.mark.parametrize("best_action_only", [False, True])
+def test_its_gradient_is_that_of_the_log_density_of_the_actions(best_action_only):
     torch.manual_seed(0)
-    mean, log_std = torch.randn(3, 2, 4), torch.randn(3, 2, 4) * 0.3
-    candidates = torch.rand(3, 2, 5, 4) * 1.8 - 0.9
-    weights = torch.zeros(3, 2, 5)
-    weights[..., 2] = 1.0
-    action_mask = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
-    mask = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
-    spread = candidate_distribution_loss(mean, log_std, candidates, weights, action_mask, mask)
-    single = best_action_loss(mean, log_std, candidates[:, :, 2], action_mask, mask)
-    torch.testing.assert_close(spread, single)
+    mean = torch.randn(3, 2, 4, dtype=torch.double, requires_grad=True)
+    log_std = (torch.randn(3, 2, 4).double() * 0.3).requires_grad_()
+    candidates = torch.rand(3, 2, 5, 4).double() * 1.8 - 0.9
+    weights = torch.softmax(torch.randn(3, 2, 5).double(), dim=-1)
+    action_mask = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]).double()
+    mask = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]).double()
+    best = candidates[:, :, 2]
+    plan = Plan(best, torch.zeros(3, 2), candidates, weights)
+    target = improved_policy(plan, best_action_only=best_action_only)
+    loss = policy_loss(mean, log_std, *target, action_mask, mask).sum()
+    if best_action_only:
+        log_prob = squashed_log_prob(best, mean, log_std, action_mask)  # eq. 6
+    else:  # eq. 5
+        each = (candidates, mean.unsqueeze(2), log_std.unsqueeze(2), action_mask.unsqueeze(1))
+        log_prob = (weights * squashed_log_prob(*each)).sum(dim=-1)
+    expected = torch.autograd.grad(-(log_prob * mask).sum(), (mean, log_std))
+    found = torch.autograd.grad(loss, (mean, log_std))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["best_action", "distribution", "entropy", "squashed_entropy"])
+@pytest.mark.parametrize("loss", ["policy", "entropy", "squashed_entropy"])
 def test_masked_action_dimensions_get_exactly_zero_gradient(loss):
     torch.manual_seed(0)
     mean = torch.randn(2, 2, 3, requires_grad=True)
     log_std = torch.randn(2, 2, 3, requires_grad=True)
     action_mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-    mask, candidates = torch.ones(2, 2), torch.rand(2, 2, 4, 3) * action_mask[:, None]
-    if loss == "best_action":
-        out = best_action_loss(mean, log_std, candidates[:, :, 0], action_mask, mask)
-    elif loss == "distribution":
-        weights = torch.full((2, 2, 4), 0.25)
-        out = candidate_distribution_loss(mean, log_std, candidates, weights, action_mask, mask)
+    mask = torch.ones(2, 2)
+    if loss == "policy":
+        target = torch.randn(2, 2, 3), torch.rand(2, 2, 3)
+        out = policy_loss(mean, log_std, *target, action_mask, mask)
     else:
         squashed = loss == "squashed_entropy"
         out = policy_entropy(mean, log_std, action_mask, mask, squashed=squashed)
@@ -80,14 +87,11 @@ def test_masked_action_dimensions_get_exactly_zero_gradient(loss):
 
 def test_padding_dimensions_do_not_change_the_loss():
     torch.manual_seed(0)
-    mean, log_std, action = torch.randn(1, 1, 3), torch.randn(1, 1, 3), torch.rand(1, 1, 3)
-    action_mask, mask = torch.tensor([[1.0, 1.0, 0.0]]), torch.ones(1, 1)
-    padded = best_action_loss(mean, log_std, action, action_mask, mask)
-    own = best_action_loss(mean[..., :2], log_std[..., :2], action[..., :2], torch.ones(1, 2), mask)
+    columns = [*torch.randn(3, 1, 1, 3), torch.rand(1, 1, 3)]
+    mask = torch.ones(1, 1)
+    padded = policy_loss(*columns, torch.tensor([[1.0, 1.0, 0.0]]), mask)
+    own = policy_loss(*(column[..., :2] for column in columns), torch.ones(1, 2), mask)
     torch.testing.assert_close(padded, own)
-    assert padded.item() == pytest.approx(
-        -squashed_log_prob(action, mean, log_std, action_mask).item()
-    )
 
 
 def test_policy_entropy_by_hand():

@@ -17,7 +17,7 @@ class Stretch:
 
     first: int
     states: list[np.ndarray]
-    rows: list[tuple[np.ndarray, float, float, np.ndarray]] = field(default_factory=list)
+    rows: list[tuple] = field(default_factory=list)
     terminated: bool = False
     ended: bool = False
 
@@ -40,7 +40,8 @@ class ReplayOracle:
         for i in range(len(chunk)):
             self.added[chunk.task_id].append((chunk.task_id, name, chunk.start + i))
             row = (chunk.actions[i], chunk.rewards[i], chunk.search_values[i])
-            stretch.rows.append((*row, chunk.search_actions[i]))
+            policy = (chunk.policy_means[i], chunk.policy_stds[i])
+            stretch.rows.append((*row, *policy, chunk.searched_at))
             stretch.states.append(chunk.observations[i + 1])
             log.append((chunk.task_id, name, chunk.start + i + 1))
         stretch.terminated = chunk.terminated
@@ -85,7 +86,7 @@ class ReplayOracle:
         states = stretch.states[step - stretch.first :]
         rows = stretch.rows[step - stretch.first :]
         length = unroll + td
-        blank = (np.zeros_like(rows[0][0]), 0.0, 0.0, np.zeros_like(rows[0][3]))
+        blank = (np.zeros_like(rows[0][0]), 0.0, 0.0, *map(np.zeros_like, rows[0][3:5]), 0)
         padded_states = (states + [states[-1]] * length)[: length + 1]
         padded_rows = (rows + [blank] * length)[:length]
         mask = ([1.0] * len(rows) + [0.0] * length)[:length]
@@ -98,6 +99,8 @@ class ReplayOracle:
             "terminal": np.float32(stretch.terminated and len(rows) <= length),
             "task_ids": np.int64(task),
             "search_values": np.array([row[2] for row in roots], np.float32),
-            "search_actions": np.stack([row[3] for row in roots]),
+            "policy_means": np.stack([row[3] for row in roots]),
+            "policy_stds": np.stack([row[4] for row in roots]),
+            "searched_at": np.array([row[5] for row in roots]),
             "age": np.int64(self.age(start)),
         }

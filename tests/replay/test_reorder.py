@@ -35,7 +35,8 @@ def filled(ids, *, independent):
                 terminated=ends,
                 truncated=False,
                 search_values=rng.normal(size=length),
-                search_actions=rng.normal(size=(length, 1)),
+                policy_means=rng.normal(size=(length, 1)),
+                policy_stds=rng.uniform(size=(length, 1)),
             )
         )
     return buffer

@@ -174,7 +174,8 @@ def _changed(name: str, value: Callable[[EpisodeChunk], object]) -> dict[str, ob
     [
         (_changed("observations", lambda c: c.observations[:-1]), "need 5 observations"),
         (_changed("actions", lambda c: c.actions[:-1]), "actions has 3 rows"),
-        (_changed("search_actions", lambda c: c.search_actions[:, :1]), "same shape"),
+        (_changed("policy_means", lambda c: c.policy_means[:, :1]), "same shape"),
+        (_changed("policy_stds", lambda c: c.policy_stds[:-1]), "policy_stds has 3 rows"),
         (_changed("rewards", lambda c: c.rewards[:, None]), "rewards needs 1 dim"),
         (_changed("rewards", lambda c: c.rewards[:0]), "no transition"),
         (_changed("rewards", lambda c: c.rewards * np.nan), "NaN"),

@@ -24,7 +24,7 @@ def captured(case: str, **changes: object) -> tuple[GradientStep, GradientStep, 
         step.optimizer.param_groups[0]["lr"] = 2.0**-10
     recorder = ReplayingRecorder()
     recorded.capture(recorder)
-    plain.build_targets.reanalyzer.planner.in_recordings = True  # the same products of the heads
+    plain.reanalyzer.planner.in_recordings = True  # the same products of the heads
     return plain, recorded, recorder
 
 

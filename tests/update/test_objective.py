@@ -6,7 +6,6 @@ BatchNorm mixes all rows of a batch, so inside the networks padded rows are inpu
 
 from __future__ import annotations
 
-import pytest
 import torch
 from helpers.tiny_model import ACTION_MASK, random_inputs, tiny_model
 
@@ -16,13 +15,13 @@ from rllib_ezm.update.objective import LossWeights, loss_terms, total_loss
 from rllib_ezm.update.targets import Targets
 from rllib_ezm.update.value_targets import state_masks
 
-STEPS, BATCH, CANDIDATES = 3, 6, 4
+STEPS, BATCH = 3, 6
 LENGTHS = torch.tensor([4, 3, 2, 1, 4, 2])
 TERMINAL = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
 TERMS = ["reward", "value", "policy", "temporal_consistency", "path_consistency", "entropy"]
 
 
-def make_targets(distribution=False, seed=3):
+def make_targets(seed=3):
     """Random targets of segments that end at LENGTHS (K = 3, n = 1)."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -34,13 +33,11 @@ def make_targets(distribution=False, seed=3):
     next_index = torch.arange(1, STEPS + 1)
     alive = 1.0 - TERMINAL[:, None] * (next_index == LENGTHS[:, None]).float()
     action_mask = ACTION_MASK[random_inputs(BATCH, STEPS).task_ids]
-    weights = torch.softmax(uniform(STEPS + 1, BATCH, CANDIDATES), dim=-1)
     return Targets(
         reward=uniform(STEPS, BATCH) * 5,
         value=uniform(STEPS + 1, BATCH) * 20,
-        best_action=uniform(STEPS + 1, BATCH, 3) * action_mask,
-        candidates=uniform(STEPS + 1, BATCH, CANDIDATES, 3) if distribution else None,
-        candidate_weights=weights if distribution else None,
+        policy_mean=uniform(STEPS + 1, BATCH, 3) * action_mask,
+        policy_std=uniform(STEPS + 1, BATCH, 3).abs() * action_mask,
         action_mask=action_mask,
         transition_mask=step_mask[:, :STEPS].T,
         policy_mask=policy_mask.T,
@@ -67,10 +64,9 @@ def test_total_loss_by_hand():
     assert total_loss(terms, weights).tolist() == [11.0]
 
 
-@pytest.mark.parametrize("distribution", [False, True])
-def test_every_term_is_finite_and_per_sample(distribution):
+def test_every_term_is_finite_and_per_sample():
     model, unroll = unrolled()
-    terms = loss_terms(model, unroll, make_targets(distribution), discount=0.99)
+    terms = loss_terms(model, unroll, make_targets(), discount=0.99)
     assert list(terms) == TERMS
     for name, term in terms.items():
         assert term.shape == (BATCH,), name
@@ -79,8 +75,10 @@ def test_every_term_is_finite_and_per_sample(distribution):
 
 def test_policy_loss_follows_the_targets_given():
     model, unroll = unrolled()
-    best = loss_terms(model, unroll, make_targets(), discount=0.99)
-    spread = loss_terms(model, unroll, make_targets(distribution=True), discount=0.99)
+    targets = make_targets()
+    spread = loss_terms(model, unroll, targets, discount=0.99)
+    best_action = targets._replace(policy_std=torch.zeros_like(targets.policy_std))
+    best = loss_terms(model, unroll, best_action, discount=0.99)
     assert not torch.equal(best["policy"], spread["policy"])
 
 
@@ -141,10 +139,9 @@ def test_path_consistency_does_not_bootstrap_into_a_terminal_state():
     assert same.tolist() == [False, False, False, True, False, False]
 
 
-@pytest.mark.parametrize("distribution", [False, True])
-def test_padding_past_the_end_contributes_exactly_nothing(distribution):
+def test_padding_past_the_end_contributes_exactly_nothing():
     model, unroll = unrolled()
-    targets = make_targets(distribution)
+    targets = make_targets()
     no_transition = targets.transition_mask == 0
     no_policy, no_value = targets.policy_mask == 0, targets.value_mask == 0
     assert no_transition.any()
@@ -159,9 +156,8 @@ def test_padding_past_the_end_contributes_exactly_nothing(distribution):
     changed_targets = targets._replace(
         reward=garbage(targets.reward, no_transition),
         value=garbage(targets.value, no_value),
-        best_action=garbage(targets.best_action, no_policy),
-        candidates=garbage(targets.candidates, no_policy) if distribution else None,
-        candidate_weights=garbage(targets.candidate_weights, no_policy) if distribution else None,
+        policy_mean=garbage(targets.policy_mean, no_policy),
+        policy_std=garbage(targets.policy_std, no_policy),
     )
     # Predictions that belong to no existing state or transition; the value of a truncated
     # episode's last state is the bootstrap of path consistency, so it counts as existing.

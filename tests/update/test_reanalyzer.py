@@ -7,14 +7,14 @@ import torch
 from helpers.tiny_model import ACTION_MASK, OBS_DIM, tiny_model
 from oracles.td_oracle import td_oracle
 
-from rllib_ezm.search import RootOutput, SearchSettings
+from rllib_ezm.search import RootOutput, SearchSettings, improved_policy
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
-from rllib_ezm.update.reanalyzer import Reanalyzer
+from rllib_ezm.update.reanalyzer import Reanalyzer, oldest, stored_targets
 
 BATCH, K, N_STEP, DISCOUNT = 6, 2, 3, 0.9
 STATES = K + N_STEP + 1
 SETTINGS = SearchSettings(num_simulations=4, num_candidates=4, policy_candidates=2)
-STORED_VALUE, STORED_ACTION = 1234.5, 7.0  # values no search can return
+STORED_VALUE, STORED_MEAN, STORED_STD = 1234.5, 77.0, 55.0  # no search can return these
 
 
 def make_reanalyzer(ratio=1.0, settings=SETTINGS, **options):
@@ -34,17 +34,19 @@ def make_batch():
         "terminal": torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0]),
         "task_ids": torch.arange(BATCH) % 2,
         "search_values": torch.full((BATCH, K + 1), STORED_VALUE),
-        "search_actions": torch.full((BATCH, K + 1, 3), STORED_ACTION),
+        "policy_means": torch.full((BATCH, K + 1, 3), STORED_MEAN),
+        "policy_stds": torch.full((BATCH, K + 1, 3), STORED_STD),
+        "searched_at": torch.arange(BATCH * (K + 1)).view(BATCH, K + 1).flip(0),
     }
 
 
-def searched_rows(result):
-    """Rows that hold fresh targets; each is fresh or stored as a whole."""
+def searched_states(result):
+    """Where the targets are fresh [B, K+1]; a state's are all fresh or all stored."""
     fresh = result.search_value != STORED_VALUE
-    fresh_action = (result.best_action != STORED_ACTION).all(-1)
-    assert torch.equal(fresh, fresh_action)
-    assert torch.equal(fresh.any(1), fresh.all(1))
-    return fresh.all(1)
+    assert torch.equal(fresh, (result.policy_mean != STORED_MEAN).all(-1))
+    assert torch.equal(fresh, (result.policy_std != STORED_STD).all(-1))
+    assert torch.equal(fresh, result.fresh > 0)
+    return fresh
 
 
 def test_targets_are_those_of_the_pieces_called_by_hand():
@@ -81,68 +83,76 @@ def test_targets_are_those_of_the_pieces_called_by_hand():
     plan = planner.plan(root, task_ids.repeat_interleave(K + 1), SETTINGS)
     shape = (BATCH, K + 1)
     assert torch.equal(result.search_value, plan.value.view(shape))
-    assert torch.equal(result.best_action, plan.action.view(*shape, 3))
-    assert torch.equal(result.candidates, plan.candidates.view(*shape, 4, 3))
-    assert torch.equal(result.weights, plan.weights.view(*shape, 4))
+    policy = improved_policy(plan, best_action_only=False)
+    assert torch.equal(result.policy_mean, policy.mean.view(*shape, 3))
+    assert torch.equal(result.policy_std, policy.std.view(*shape, 3))
 
 
 def test_full_reanalyze_replaces_every_stored_target():
     result = make_reanalyzer(1.0)(make_batch())
-    assert searched_rows(result).all()
-    assert result.candidates.shape == (BATCH, K + 1, 4, 3)
-    assert result.weights.shape == (BATCH, K + 1, 4)
+    assert searched_states(result).all()
 
 
-def test_the_action_taken_in_a_state_is_one_of_its_candidates():
+ONE_CANDIDATE = dataclasses.replace(SETTINGS, num_candidates=1, policy_candidates=1)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_the_action_taken_in_a_state_is_one_of_its_candidates(ratio):
     batch = make_batch()
-    actions = batch["actions"] = torch.rand(BATCH, K + 1, 3)
-    mask = ACTION_MASK[batch["task_ids"]][:, None]
-    torch.manual_seed(0)
-    sampled = make_reanalyzer()(batch).candidates
-    torch.manual_seed(0)
-    candidates = make_reanalyzer(replayed_candidate=True)(batch).candidates
-    assert torch.equal(candidates[..., :-1, :], sampled[..., :-1, :])
-    assert torch.equal(candidates[..., -1, :], actions * mask)
-
-
-def test_half_reanalyze_takes_the_actions_of_the_rows_it_searches():
-    torch.manual_seed(0)
-    batch = make_batch()
-    batch["actions"] = torch.full((BATCH, K + 1, 3), 0.5)
-    batch["actions"][:, :, 0] = torch.arange(BATCH)[:, None] / BATCH
-    settings = dataclasses.replace(SETTINGS, num_candidates=1, policy_candidates=1)
-    result = make_reanalyzer(0.5, settings, replayed_candidate=True)(batch)
-    fresh = searched_rows(result)
+    batch["actions"] = torch.arange(1, BATCH * (K + 1) * 3 + 1).view(BATCH, K + 1, 3) / 100
+    result = make_reanalyzer(ratio, ONE_CANDIDATE, replayed_candidate=True)(batch)
+    fresh = searched_states(result)
     expected = batch["actions"] * ACTION_MASK[batch["task_ids"]][:, None]
-    assert torch.equal(result.best_action[fresh], expected[fresh])
+    torch.testing.assert_close(result.policy_mean[fresh].tanh(), expected[fresh])
 
 
-def test_half_reanalyze_searches_half_of_the_segments_at_random():
+def test_the_states_searched_the_longest_time_ago_are_searched_anew():
+    batch = make_batch()
+    transitions = batch["step_mask"][:, : K + 1] > 0
+    fresh = searched_states(make_reanalyzer(0.5)(batch))
+    assert fresh.sum() == BATCH * (K + 1) / 2
+    assert (fresh & ~transitions).sum() == 0
+    newest_fresh = batch["searched_at"][fresh].max()
+    assert newest_fresh < batch["searched_at"][~fresh & transitions].min()
+
+
+def test_of_states_searched_at_the_same_time_others_are_chosen_each_time():
     torch.manual_seed(0)
-    reanalyzer, batch = make_reanalyzer(0.5), make_batch()
-    chosen = []
-    for _ in range(6):
-        result = reanalyzer(batch)
-        fresh = searched_rows(result)
-        assert fresh.sum() == BATCH / 2
-        assert result.candidates is result.weights is None
-        masked = (ACTION_MASK[batch["task_ids"]][:, None] == 0).expand(-1, K + 1, -1)
-        assert (result.best_action[masked & fresh[:, None, None]] == 0).all()
-        assert result.best_action[fresh].abs().max() < 1
-        chosen.append(tuple(fresh.tolist()))
-    assert len(set(chosen)) > 1
+    batch = make_batch()
+    batch["searched_at"].fill_(7)
+    chosen = {tuple(oldest(batch, K + 1, 4).tolist()) for _ in range(6)}
+    assert len(chosen) == 6
+    assert len({number for rows in chosen for number in rows}) > 4
 
 
-def test_partial_reanalyze_gives_each_segment_the_targets_of_its_own_observations():
+def test_states_without_a_transition_are_searched_last():
+    batch = make_batch()
+    batch["searched_at"][batch["step_mask"][:, : K + 1] == 0] = -1
+    transitions = int(batch["step_mask"][:, : K + 1].sum())
+    rows = oldest(batch, K + 1, transitions)
+    assert (batch["step_mask"][:, : K + 1].flatten()[rows] == 1).all()
+
+
+def test_each_state_gets_the_targets_of_its_own_observation():
     # Acting with the policy mean is a search without randomness.
-    torch.manual_seed(0)
     batch = make_batch()
     full = make_reanalyzer(1.0, settings=None)(batch)
     half = make_reanalyzer(0.5, settings=None)(batch)
-    fresh = searched_rows(half)
-    assert 0 < fresh.sum() < BATCH
+    fresh = searched_states(half)
+    assert 0 < fresh.sum() < fresh.numel()
     torch.testing.assert_close(half.search_value[fresh], full.search_value[fresh])
-    torch.testing.assert_close(half.best_action[fresh], full.best_action[fresh])
+    torch.testing.assert_close(half.policy_mean[fresh], full.policy_mean[fresh])
+
+
+def test_what_is_stored_is_what_was_searched_in_states_with_a_transition():
+    batch = make_batch()
+    result = make_reanalyzer(1.0)(batch)
+    stored = stored_targets(result, batch["step_mask"])
+    assert stored.shape == (BATCH, K + 1, 2 + 2 * 3)
+    assert torch.equal(stored[..., 0], batch["step_mask"][:, : K + 1])
+    assert torch.equal(stored[..., 1], result.search_value)
+    assert torch.equal(stored[..., 2:5], result.policy_mean)
+    assert torch.equal(stored[..., 5:], result.policy_std)
 
 
 def test_no_reanalyze_keeps_every_stored_target_and_never_searches(monkeypatch):
@@ -154,8 +164,9 @@ def test_no_reanalyze_keeps_every_stored_target_and_never_searches(monkeypatch):
     monkeypatch.setattr(reanalyzer.planner, "plan", no_search)
     result = reanalyzer(batch)
     assert torch.equal(result.search_value, batch["search_values"])
-    assert torch.equal(result.best_action, batch["search_actions"])
-    assert result.candidates is result.weights is None
+    assert torch.equal(result.policy_mean, batch["policy_means"])
+    assert torch.equal(result.policy_std, batch["policy_stds"])
+    assert not result.fresh.any()
 
 
 def test_td_targets_are_fresh_whatever_the_ratio():

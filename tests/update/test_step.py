@@ -95,7 +95,7 @@ def test_the_gradient_is_the_one_of_the_weighted_sample_losses() -> None:
 def test_rewards_and_masks_of_the_targets_by_hand() -> None:
     """Lengths 5, 4, 1, 2, 5, 3 of two unrolled steps; the third and fourth end terminally."""
     batch = random_batch() | {"terminal": torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0])}
-    targets, _ = make_step().targets(batch)
+    targets = make_step().targets(batch).targets
     expected = {
         "reward": batch["rewards"][:, :2].T.tolist(),
         "transition_mask": [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1]],
@@ -120,7 +120,7 @@ def test_priorities_are_the_distance_of_value_and_target() -> None:
     torch.manual_seed(1)
     result = step(batch)
     torch.manual_seed(1)
-    targets, _ = twin.targets(batch)
+    targets = twin.targets(batch).targets
     values = twin.model.value_support.decode(twin.unroll(batch).value_logits[0]).mean(dim=0)
     torch.testing.assert_close(result.priorities, (values - targets.value[0]).abs().detach())
 
