@@ -47,7 +47,7 @@ def asynchronous_config(num_reanalyze_workers: int) -> EZMConfig:
             max_weight_age=20,
             weight_transfer_dtype="bfloat16" if num_reanalyze_workers else "float32",
         )
-        .training(replay_ratio=RATIO)
+        .training(replay_ratio=RATIO, reanalyze_ratio=0.5)
         .reporting(min_sample_timesteps_per_iteration=100)
     )
 
@@ -150,6 +150,15 @@ def test_all_processes_work_at_the_enforced_replay_ratio(algorithm: EZM) -> None
         if ".weight" in name and np.array_equal(value, before[DEFAULT_MODULE_ID][name])
     ]
     assert unchanged == []
+
+
+def test_targets_are_written_back_while_the_others_go_on(algorithm: EZM) -> None:
+    result = train(algorithm, 2)
+    assert 0 <= result["target_age"]["p50"] <= result["target_age"]["p95"]
+    for ring in algorithm.replay_buffer.get_state()["rings"].values():
+        in_order = ring["columns"]["searched_at"][np.argsort(ring["columns"]["ordinals"])]
+        # As acted, they are ascending; older states that were searched anew stand out.
+        assert (np.diff(in_order) < 0).any()
 
 
 def test_env_runners_act_with_recent_weights(algorithm: EZM) -> None:
