@@ -101,8 +101,8 @@ def fill_replay(
                 terminated=True,
                 truncated=False,
                 search_values=rng.normal(size=length),
-                policy_means=rng.normal(size=shape) * action_mask,
-                policy_stds=rng.uniform(size=shape) * action_mask,
+                policy_means=np.arctanh(rng.uniform(-0.9, 0.9, size=shape)) * action_mask,
+                policy_stds=np.full(shape, 0.25) * action_mask,
             )
             buffer.add(chunk)
     return buffer
