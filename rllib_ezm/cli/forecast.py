@@ -22,6 +22,7 @@ from rllib_ezm.algorithm.ezm import EZM
 from rllib_ezm.algorithm.update_cost import count_update
 from rllib_ezm.cli.experiment_file import ExperimentFile
 from rllib_ezm.cli.gpu_figures import CardUpdate, GpuFigures
+from rllib_ezm.execution.device_columns import check_free_memory
 from rllib_ezm.utils.errors import UserError
 
 NUM_UPDATES = "num_updates_lifetime"
@@ -73,6 +74,7 @@ class Forecast:
         update_hours: Hours of updates.
         evaluation_hours: Hours of evaluation, if every episode has its full length.
         memory: Peak memory with a replay buffer that is as full as it gets [bytes].
+        replay_on_gpu: The part of the replay buffer on the learner's GPU, from the start [bytes].
         has_end: Whether `stop` says where the run ends; otherwise this is a part of it.
     """
 
@@ -83,6 +85,7 @@ class Forecast:
     update_hours: float
     evaluation_hours: float
     memory: int
+    replay_on_gpu: int = 0
     has_end: bool = True
 
     @property
@@ -117,6 +120,8 @@ class Forecast:
         yield f"  evaluation    {self.evaluation_hours:12.2f} h (episodes of full length)"
         yield f"  together      {self.hours:12.2f} h"
         yield f"  memory        {self.memory / GIB:12.1f} GiB with the replay buffer filled"
+        if self.replay_on_gpu:
+            yield f"  GPU memory    {self.replay_on_gpu / GIB:12.1f} GiB of the replay buffer"
 
 
 def without_gpus(config: EZMConfig) -> EZMConfig:
@@ -131,7 +136,7 @@ def updates_on(card: GpuFigures, config: EZMConfig) -> CardUpdate:
     """What an update takes on a card that was measured elsewhere.
 
     Raises:
-        UserError: The card's figures lack what is needed.
+        UserError: The card's figures lack what is needed, or the replay buffer does not fit on it.
     """
     if config.num_learners > 1:
         raise UserError(
@@ -145,6 +150,9 @@ def updates_on(card: GpuFigures, config: EZMConfig) -> CardUpdate:
         "float32" if mixed else precisions.pop(),
         compiled=config.compile != "off",
         captured=config.capture,
+    )
+    check_free_memory(
+        config.replay_bytes_on_gpu(), int(card.memory_gib * GIB) - (update.memory or 0)
     )
     if not mixed:
         return update
@@ -251,6 +259,7 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
     # The length of episodes of a task without a time limit is not known: they are left out.
     episode_steps = sum((s.max_episode_steps or 0) / s.action_repeat for s in tasks.specs)
     played = evaluations * float(config.evaluation_duration) * episode_steps
+    on_gpu = config.replay_bytes_on_gpu()
     stored = min(env_steps / (tasks.num_tasks * config.capacity_per_task), 1.0)
     return Forecast(
         rates=rates,
@@ -259,7 +268,8 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
         collection_hours=env_steps * rates.seconds_per_env_step / 3600,
         update_hours=updates * rates.seconds_per_update / 3600,
         evaluation_hours=played * rates.seconds_per_env_step / 3600,
-        memory=int(rates.memory + stored * config.replay_bytes()),
+        memory=int(rates.memory + stored * (config.replay_bytes() - on_gpu)),
+        replay_on_gpu=on_gpu,
         has_end=end is not None,
     )
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rllib_ezm.replay.checks import check_budget, check_fractions, check_sizes, check_update
 from rllib_ezm.replay.chunk import EpisodeChunk
+from rllib_ezm.replay.columns import HostColumns, MakeColumns, ReplayDtype, float_columns
 from rllib_ezm.replay.ring import Ring
 from rllib_ezm.replay.segments import gather
 from rllib_ezm.replay.shares import balanced_shares, importance_weights
@@ -44,6 +45,8 @@ class MultiTaskReplayBuffer:
             tasks, drawn from as a whole (the "-IER" ablation).
         max_bytes: Memory budget; None for no limit.
         seed: Seed of the draws.
+        dtype: Of observations and actions in memory; batches have float32.
+        make_columns: Where the floats are kept.
 
     Raises:
         ValueError: A setting is out of range, or the budget is exceeded.
@@ -65,6 +68,8 @@ class MultiTaskReplayBuffer:
         independent: bool = True,
         max_bytes: int | None = None,
         seed: int | None = None,
+        dtype: ReplayDtype = "float32",
+        make_columns: MakeColumns = HostColumns,
     ) -> None:
         check_sizes(
             num_tasks=(num_tasks, 1),
@@ -83,7 +88,9 @@ class MultiTaskReplayBuffer:
                 "whose value is exact would never be drawn again."
             )
         if max_bytes is not None:
-            check_budget(max_bytes, num_tasks, capacity_per_task, obs_dim, action_dim, independent)
+            check_budget(
+                max_bytes, num_tasks, capacity_per_task, obs_dim, action_dim, independent, dtype
+            )
 
         self._num_tasks = num_tasks
         self._obs_dim, self._action_dim = obs_dim, action_dim
@@ -96,14 +103,18 @@ class MultiTaskReplayBuffer:
 
         num_rings = num_tasks if independent else 1
         self._capacity = num_tasks * capacity_per_task // num_rings
-        self._slots = SlotArrays.allocate(num_rings * self._capacity, obs_dim, action_dim)
+        num_slots = num_rings * self._capacity
+        self._slots = SlotArrays.allocate(num_slots)
+        self._columns = make_columns(float_columns(num_slots, obs_dim, action_dim, dtype))
         self._tree = SumTree(self._capacity, num_rings)
         self._rings = [
-            Ring(index, self._capacity, num_tasks, self._slots, self._tree)
+            Ring(index, self._capacity, num_tasks, self._slots, self._columns, self._tree)
             for index in range(num_rings)
         ]
         slot_bytes = sum(array.nbytes for array in self._slots.named().values())
-        self._nbytes = slot_bytes + SumTree.required_bytes(self._capacity, num_rings)
+        self._nbytes = (
+            self._columns.nbytes + slot_bytes + SumTree.required_bytes(self._capacity, num_rings)
+        )
 
     def add(self, chunk: EpisodeChunk) -> None:
         """Stores the next chunk of an episode.
@@ -128,7 +139,7 @@ class MultiTaskReplayBuffer:
             )
         self._rings[chunk.task_id if self._independent else 0].add(chunk)
 
-    def sample(self, batch_size: int) -> dict[str, npt.NDArray[Any]]:
+    def sample(self, batch_size: int) -> dict[str, Any]:
         """Draws segments with replacement, stratified by priority, in task order.
 
         A segment starts at state t and covers the states t..t+K+n. Past the end of the episode
@@ -153,6 +164,9 @@ class MultiTaskReplayBuffer:
             age: `[B]` int64, transitions of the task added after the first one of the segment.
             index: `[B, 2]` int64, slot and generation, for `update_priorities`.
 
+            Arrays; what comes from `make_columns` (obs, actions, rewards, search_values,
+            search_actions) is of the kind that these give.
+
         Raises:
             ValueError: The buffer is empty or `batch_size` is not positive.
         """
@@ -174,13 +188,20 @@ class MultiTaskReplayBuffer:
             order = np.argsort(self._slots.tasks[starts], kind="stable")
             starts, places, weights = starts[order], places[order], weights[order]
 
-        batch = gather(self._slots, starts, self._capacity, self._unroll_steps, self._td_steps)
+        batch = gather(
+            self._slots,
+            self._columns,
+            starts,
+            self._capacity,
+            self._unroll_steps,
+            self._td_steps,
+        )
         batch["weights"] = weights.astype(np.float32)
         batch["age"] = self._added()[batch["task_ids"]] - self._slots.ordinals[starts]
         batch["index"] = np.stack([places, self._slots.serials[starts]], axis=1)
         return batch
 
-    def peek(self, batch_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+    def peek(self, batch_size: int, rng: np.random.Generator) -> dict[str, Any]:
         """What `sample` might return, drawn with another generator: later samples do not change.
 
         Args:
@@ -289,6 +310,7 @@ class MultiTaskReplayBuffer:
                 name: array[used].copy() if copy else array[used]
                 for name, array in self._slots.named().items()
             }
+            columns |= self._columns.read(used, copy=copy)
             columns["priorities"] = self._tree.get(ring.index, np.arange(ring.filled))
             rings[str(ring.index)] = {"counters": ring.get_state(), "columns": columns}
         return {
@@ -322,6 +344,7 @@ class MultiTaskReplayBuffer:
             used = self._used_slots(ring)
             for name, array in self._slots.named().items():
                 array[used] = saved["columns"][name]
+            self._columns.restore(used, saved["columns"])
             self._tree.refill(ring.index, saved["columns"]["priorities"])
         self._rotation = int(state["rotation"])
         self._rng.bit_generator.state = json.loads(state["rng"])

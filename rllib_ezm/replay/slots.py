@@ -1,4 +1,7 @@
-"""The memory of the replay buffer: one slot per observation, as flat arrays over all rings."""
+"""The slots of the replay buffer, one per observation: what each holds, and what follows it.
+
+The observations, actions and values themselves are in `columns.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 # What a slot holds. 0 is an unused slot, so that np.zeros allocates an empty ring.
@@ -27,11 +29,6 @@ class SlotArrays:
     `(s - 1) % capacity`. A serial is therefore the generation of its slot.
 
     Attributes:
-        obs: `[M, D]`.
-        actions: `[M, A]`, action taken in the state.
-        rewards: `[M]`, reward of that action.
-        search_values: `[M]`, acting-time root value of the state.
-        search_actions: `[M, A]`, acting-time policy target of the state.
         serials: `[M]`, serial number of the slot's content, 0 if unused.
         successors: `[M]`, serial number of the next state's slot, or NO_SUCCESSOR.
         kinds: `[M]`, one of the constants above, 0 if unused.
@@ -39,11 +36,6 @@ class SlotArrays:
         ordinals: `[M]`, how many transitions of the task had been added up to this one.
     """
 
-    obs: FloatArray
-    actions: FloatArray
-    rewards: FloatArray
-    search_values: FloatArray
-    search_actions: FloatArray
     serials: IntArray
     successors: IntArray
     kinds: npt.NDArray[np.uint8]
@@ -51,14 +43,9 @@ class SlotArrays:
     ordinals: IntArray
 
     @classmethod
-    def allocate(cls, num_slots: int, obs_dim: int, action_dim: int) -> SlotArrays:
+    def allocate(cls, num_slots: int) -> SlotArrays:
         """Zeroed arrays; the system commits their pages when they are first written."""
         return cls(
-            obs=np.zeros((num_slots, obs_dim), np.float32),
-            actions=np.zeros((num_slots, action_dim), np.float32),
-            rewards=np.zeros(num_slots, np.float32),
-            search_values=np.zeros(num_slots, np.float32),
-            search_actions=np.zeros((num_slots, action_dim), np.float32),
             serials=np.zeros(num_slots, np.int64),
             successors=np.zeros(num_slots, np.int64),
             kinds=np.zeros(num_slots, np.uint8),
@@ -67,9 +54,9 @@ class SlotArrays:
         )
 
     @classmethod
-    def bytes_per_slot(cls, obs_dim: int, action_dim: int) -> int:
+    def bytes_per_slot(cls) -> int:
         """Bytes that `allocate` needs for one slot."""
-        return sum(array.nbytes for array in cls.allocate(1, obs_dim, action_dim).named().values())
+        return sum(array.nbytes for array in cls.allocate(1).named().values())
 
     def named(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by field name, without copying."""

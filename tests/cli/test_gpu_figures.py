@@ -11,7 +11,8 @@ import pytest
 from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm.algorithm.update_cost import count_update
-from rllib_ezm.cli.forecast import Rates, updates_on, with_updates_of, without_gpus
+from rllib_ezm.cli.experiment_file import ExperimentFile
+from rllib_ezm.cli.forecast import Rates, forecast, updates_on, with_updates_of, without_gpus
 from rllib_ezm.cli.gpu_figures import GpuFigures
 from rllib_ezm.cli.main import main
 from rllib_ezm.utils.errors import UserError
@@ -146,6 +147,29 @@ def test_headings_say_what_is_measured_where(tmp_path: Path) -> None:
     assert found.device_memory == 9 * 2**30
     assert found.learning_from is not None
     assert found.learning_from.startswith("measured on NVIDIA Made-up (80 GiB)")
+
+
+def test_a_replay_buffer_that_does_not_fit_on_the_card_is_refused(tmp_path: Path) -> None:
+    card = GpuFigures(write(tmp_path, FIGURES))
+    config = tiny_config([scripted_task(5)]).learners(num_gpus_per_learner=1)
+    config.replay(replay_device="learner", max_replay_bytes=None, capacity_per_task=10**10)
+    with pytest.raises(UserError, match=r"needs 223\.\d GiB of the GPU, which has 80\.0 GiB free"):
+        updates_on(card, config)
+    updates_on(card, config.replay(capacity_per_task=10**6))
+
+
+def test_the_plan_says_what_of_the_replay_buffer_is_on_the_gpu() -> None:
+    config = tiny_config([scripted_task(5)]).learners(num_gpus_per_learner=1)
+    stop = {"num_env_steps_sampled_lifetime": 10**6}
+    file = ExperimentFile(Path("experiment.py"), config, stop)
+    rates = Rates(0.01, 0.1, 100, 10, 2**30, 2**30)
+    on_host = forecast(file, rates)
+    config.replay(replay_device="learner")
+    on_gpu = forecast(file, rates)
+    assert on_gpu.replay_on_gpu == config.replay_bytes_on_gpu() > 0
+    assert on_host.memory - on_gpu.memory == on_gpu.replay_on_gpu
+    assert "GiB of the replay buffer" in "\n".join(on_gpu.lines())
+    assert "GiB of the replay buffer" not in "\n".join(on_host.lines())
 
 
 def test_without_gpus_nothing_is_asked_of_any() -> None:
