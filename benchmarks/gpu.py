@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from whole_update import HARD, MEDIUM, TINY, make_step, random_batch
 
 from rllib_ezm.models import WorldModelSpec
@@ -55,7 +56,7 @@ class Benchmark:
 
     def versions(self) -> Figures:
         """Card, driver and PyTorch."""
-        found: Figures = {"torch": torch.__version__, "cuda": torch.version.cuda}
+        found: Figures = {"torch": torch.__version__, "cuda": torch.version.cuda, "dry": self.dry}
         if self.device.type == "cuda":
             card = torch.cuda.get_device_properties(self.device)
             found |= {
@@ -142,6 +143,9 @@ class Benchmark:
             with Dispatches() as counted:
                 step(batch)
             found["dispatches"] = counted.count
+            with FlopCounterMode(display=False) as flops:
+                step(batch)
+            found["flops"] = flops.get_total_flops()
         step.check_finite(step(batch), batch)
         return found
 

@@ -4,11 +4,13 @@ Measured here, on one pinned core: CPU seconds of acting and simulation per env 
 targets of a batch, of a gradient step, of sampling a batch; bytes of a batch with targets and of
 the weights that env runners get. Counted: operations of the networks and operator dispatches.
 
-Modelled: a device takes `max(operations / rate, dispatches * launch)` for a stage. Rate and launch
-time are assumptions that you give; what is printed is no measurement of a GPU. Stages overlap
-perfectly, the network between machines, gradient averaging and Ray cost nothing.
+Modeled: a device takes `max(operations / rate, dispatches * launch)` for a stage. Rate and launch
+time are assumptions that you give, or what `benchmarks/gpu.py` has measured of a card; the times of
+the stages are modeled in both cases. Stages overlap perfectly, the network between machines,
+gradient averaging and Ray cost nothing.
 
     python benchmarks/scaling.py tuned_examples/ezm_hard.py --tflops 300 --launch-us 5 --gpus 1 8 32
+    python benchmarks/scaling.py tuned_examples/ezm_hard.py --gpu-json gpu.json --gpus 1 8 32
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from rllib_ezm import EZMConfig
 from rllib_ezm.algorithm.batches import to_chunk
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
 from rllib_ezm.algorithm.rl_module import make_settings
+from rllib_ezm.cli.gpu_figures import GpuFigures
 from rllib_ezm.models import WorldModel
 from rllib_ezm.models.precision import has_native_bfloat16
 from rllib_ezm.models.unroll import unroll_world_model
@@ -42,6 +45,7 @@ from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.update.reanalyzer import Reanalyzer
 from rllib_ezm.update.settings import TrainingSettings
+from rllib_ezm.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,10 +223,28 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tflops", type=float, default=300.0, help="assumed rate of a GPU")
     parser.add_argument("--launch-us", type=float, default=5.0, help="assumed time per dispatch")
+    parser.add_argument("--gpu-json", type=Path, help="rate and time of a card, by gpu.py")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--cores-per-node", type=int, default=64)
     parser.add_argument("--json", type=Path, help="also write every figure here")
     return parser.parse_args()
+
+
+def device(args: argparse.Namespace, config: EZMConfig) -> tuple[float, float, str]:
+    """FLOP/s, seconds per dispatch, and where they come from."""
+    if args.gpu_json is None:
+        text = f"assumed {args.tflops:g} TFLOP/s, {args.launch_us:g} us a dispatch"
+        return 1e12 * args.tflops, 1e-6 * args.launch_us, f"{text}; no GPU was used"
+    try:
+        card = GpuFigures(args.gpu_json)
+        pace = card.pace(
+            config.train_precision, compiled=config.compile != "off", captured=config.capture
+        )
+        launch = 0.0 if "captured" in pace.part else card.launch_seconds
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+    text = f"{pace.flops_per_second / 1e12:.3g} TFLOP/s, {1e6 * launch:.3g} us a dispatch"
+    return pace.flops_per_second, launch, f'{text}: measured on {card.card}, "{pace.part}"'
 
 
 def main() -> None:
@@ -233,6 +255,7 @@ def main() -> None:
         raise SystemExit(
             f"The segments measured have unroll_steps={UNROLL_STEPS}, td_steps={TD_STEPS}."
         )
+    rate, launch, source = device(args, config)
     core = pin()
     torch.manual_seed(0)
     stages = measure_network_stages(config, args.rounds)
@@ -246,7 +269,6 @@ def main() -> None:
     for name, value in seconds.items():
         print(f"  {name:<10}{1e3 * value:12.3f} ms per {'batch' if name == 'draw' else 'env step'}")
     print(f"  bytes: {bytes_of[0]:,} a batch with targets, {bytes_of[1]:,} a weight transfer")
-    rate, launch = 1e12 * args.tflops, 1e-6 * args.launch_us
     rest = (seconds["act"], config, bytes_of, args.cores_per_node)
     pace = stages["update"].cpu_seconds
     plans = {
@@ -257,7 +279,7 @@ def main() -> None:
     for count in args.gpus:
         name = "1 GPU" if count == 1 else f"{count} GPUs"
         plans[name] = plan(*split(count, stages, seconds["draw"], rate, launch), *rest)
-    print(f"model ({args.tflops:g} TFLOP/s, {args.launch_us:g} us a dispatch; no GPU was used)")
+    print(f"modeled ({source})")
     print(
         f"  {'':<30}{'updates/s':>10}{'learners':>10}{'reanalyze':>10}{'cores':>8}{'MB/s':>9}"
         "  limit"
@@ -272,6 +294,7 @@ def main() -> None:
             "stages": {name: dataclasses.asdict(stage) for name, stage in stages.items()},
             "seconds": seconds,
             "bytes": bytes_of,
+            "device": source,
             "plans": {name: dataclasses.asdict(what) for name, what in plans.items()},
         }
         args.json.write_text(json.dumps(report, indent=1))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
+from helpers.replay_episodes import make_buffer, make_episode
 from helpers.tiny import scripted_task, tiny_config
 from helpers.tiny_model import ACTION_DIM, ACTION_MASK, OBS_DIM, random_inputs, tiny_model
 
+from rllib_ezm.execution.device_columns import DeviceColumns
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.search import SearchNoise, SearchSettings, draw_noise
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
@@ -49,11 +52,26 @@ def test_gradients_are_those_of_the_cpu():
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-5)
 
 
+def test_a_replay_buffer_on_the_device_draws_what_one_on_the_host_does():
+    on_card = functools.partial(DeviceColumns, device="cuda")
+    host, device = make_buffer(2, 40), make_buffer(2, 40, make_columns=on_card)
+    for buffer in (host, device):
+        for number in range(6):
+            buffer.add(make_episode(number % 2, number, 15, terminated=True))
+    first, second = host.sample(33), device.sample(33)
+    assert second["obs"].device.type == "cuda"
+    for name, column in first.items():
+        torch.testing.assert_close(
+            torch.as_tensor(second[name]).cpu(), torch.as_tensor(column), rtol=0.0, atol=0.0
+        )
+
+
+@pytest.mark.parametrize("replay_device", ["host", "learner"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_training_runs_on_the_device(ray_cluster, precision):
+def test_training_runs_on_the_device(ray_cluster, precision, replay_device):
     config = tiny_config([scripted_task(5), scripted_task(9)])
     config.learners(num_gpus_per_learner=1).training(train_precision=precision)
-    config.search(inference_precision=precision)
+    config.search(inference_precision=precision).replay(replay_device=replay_device)
     algo = config.build_algo()
     try:
         result = {}

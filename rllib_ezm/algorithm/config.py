@@ -30,7 +30,7 @@ from rllib_ezm.algorithm.setting_names import check_names, checks_names, unknown
 from rllib_ezm.algorithm.validation import check_settings, check_values
 from rllib_ezm.execution.settings import ExecutionSettings
 from rllib_ezm.models.settings import WorldModelSettings
-from rllib_ezm.replay.checks import required_bytes
+from rllib_ezm.replay.checks import column_bytes, required_bytes
 from rllib_ezm.replay.settings import ReplaySettings
 from rllib_ezm.search.settings import PlanningSettings
 from rllib_ezm.tasks.failure import MAX_CONSECUTIVE_FAILURES
@@ -257,6 +257,20 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             tasks.obs_dim,
             tasks.action_dim,
             self.independent_replay,
+            self.replay_dtype,
+        )
+
+    def replay_bytes_on_gpu(self) -> int:
+        """The part of `replay_bytes` that the learner's GPU holds [bytes]."""
+        if self.replay_device == "host" or not self.num_gpus_per_learner:
+            return 0
+        tasks = self.get_task_set()
+        return column_bytes(
+            tasks.num_tasks,
+            self.capacity_per_task,
+            tasks.obs_dim,
+            tasks.action_dim,
+            self.replay_dtype,
         )
 
     def describe(self) -> str:
@@ -268,12 +282,14 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             if self.max_replay_bytes is None
             else f"{self.max_replay_bytes / 2**30:.1f} GiB"
         )
+        gpu = self.replay_bytes_on_gpu()
+        on_gpu = f"; {gpu / 2**30:.2f} GiB of it on the GPU" if gpu else ""
         endless = [spec.name for spec in tasks.specs if spec.max_episode_steps is None]
         reminder = f"; without max_episode_steps: {', '.join(endless)}" if endless else ""
         return (
             f"{tasks.num_tasks} tasks (padded to {tasks.obs_dim} observation and "
             f"{tasks.action_dim} action dims); replay of {self.capacity_per_task:,} observations "
-            f"per task, up to {needed / 2**30:.2f} GiB (budget: {budget}){reminder}"
+            f"per task, up to {needed / 2**30:.2f} GiB (budget: {budget}{on_gpu}){reminder}"
         )
 
     @override(AlgorithmConfig)

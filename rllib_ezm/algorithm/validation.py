@@ -214,6 +214,11 @@ def _check_batch(config: Config, tasks: TaskSet, fail: Fail) -> None:
             "independent_replay=False has one ring for all tasks, which cannot be shared out: "
             "use num_replay_actors=0."
         )
+    if config.replay_device == "learner" and (config.num_learners or config.num_replay_actors):
+        fail(
+            'replay_device="learner" is for a learner in the process of the replay buffer: set '
+            '.learners(num_learners=0) and num_replay_actors=0, or replay_device="host".'
+        )
 
 
 def _check_searches(config: Config, fail: Fail) -> None:

@@ -200,7 +200,8 @@ def experiment(file: ExperimentFile, memory: int) -> Iterator[Finding]:
     if isinstance(config.num_learners, int) and not isinstance(config.num_gpus_per_learner, dict):
         yield learners(config.num_learners, config.num_gpus_per_learner, num_gpus())
     if isinstance(file.config, EZMConfig):
-        yield replay_memory(file.config.replay_bytes(), memory)
+        config = file.config
+        yield replay_memory(config.replay_bytes() - config.replay_bytes_on_gpu(), memory)
 
 
 def num_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import resource
 import sys
@@ -18,7 +19,10 @@ from ray.tune.result import TIME_TOTAL_S, TIMESTEPS_TOTAL, TRAINING_ITERATION
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.ezm import EZM
+from rllib_ezm.algorithm.update_cost import count_update
 from rllib_ezm.cli.experiment_file import ExperimentFile
+from rllib_ezm.cli.gpu_figures import CardUpdate, GpuFigures
+from rllib_ezm.execution.device_columns import check_free_memory
 from rllib_ezm.utils.errors import UserError
 
 NUM_UPDATES = "num_updates_lifetime"
@@ -46,6 +50,7 @@ class Rates:
         updates: Updates measured.
         memory: Peak resident memory of driver and workers so far [bytes].
         device_memory: Peak memory allocated on the learner's GPU [bytes]; 0 without one.
+        learning_from: Where `seconds_per_update` is from, in place of this probe: a heading.
     """
 
     seconds_per_env_step: float
@@ -54,6 +59,7 @@ class Rates:
     updates: int
     memory: int
     device_memory: int
+    learning_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Forecast:
         update_hours: Hours of updates.
         evaluation_hours: Hours of evaluation, if every episode has its full length.
         memory: Peak memory with a replay buffer that is as full as it gets [bytes].
+        replay_on_gpu: The part of the replay buffer on the learner's GPU, from the start [bytes].
         has_end: Whether `stop` says where the run ends; otherwise this is a part of it.
     """
 
@@ -78,6 +85,7 @@ class Forecast:
     update_hours: float
     evaluation_hours: float
     memory: int
+    replay_on_gpu: int = 0
     has_end: bool = True
 
     @property
@@ -88,10 +96,18 @@ class Forecast:
     def lines(self) -> Iterator[str]:
         """What to print."""
         rates = self.rates
-        yield f"measured over {rates.env_steps:,} env steps and {rates.updates:,} updates:"
+        memory_now = f"  memory now    {rates.memory / GIB:12.1f} GiB"
+        if rates.learning_from is None:
+            yield f"measured over {rates.env_steps:,} env steps and {rates.updates:,} updates:"
+        else:
+            yield f"measured on this machine over {rates.env_steps:,} env steps:"
         yield f"  collection    {1 / rates.seconds_per_env_step:12,.1f} env steps/s"
+        if rates.learning_from is not None:
+            yield memory_now
+            yield rates.learning_from
         yield f"  learning      {1 / rates.seconds_per_update:12,.2f} updates/s"
-        yield f"  memory now    {rates.memory / GIB:12.1f} GiB"
+        if rates.learning_from is None:
+            yield memory_now
         if rates.device_memory:
             yield f"  GPU memory    {rates.device_memory / GIB:12.1f} GiB"
         if not self.has_end:
@@ -104,9 +120,62 @@ class Forecast:
         yield f"  evaluation    {self.evaluation_hours:12.2f} h (episodes of full length)"
         yield f"  together      {self.hours:12.2f} h"
         yield f"  memory        {self.memory / GIB:12.1f} GiB with the replay buffer filled"
+        if self.replay_on_gpu:
+            yield f"  GPU memory    {self.replay_on_gpu / GIB:12.1f} GiB of the replay buffer"
 
 
-def probe_as_trial(config: EZMConfig, seconds: float) -> Rates:
+def without_gpus(config: EZMConfig) -> EZMConfig:
+    """A copy that runs where there is no GPU, and collects and learns in one process."""
+    here = config.copy(copy_frozen=False)
+    here.learners(num_learners=0, num_gpus_per_learner=0).env_runners(num_gpus_per_env_runner=0)
+    here.asynchrony(asynchronous=False, num_reanalyze_workers=0)
+    return here
+
+
+def updates_on(card: GpuFigures, config: EZMConfig) -> CardUpdate:
+    """What an update takes on a card that was measured elsewhere.
+
+    Raises:
+        UserError: The card's figures lack what is needed, or the replay buffer does not fit on it.
+    """
+    if config.num_learners > 1:
+        raise UserError(
+            f"num_learners={config.num_learners}: {card.file} is of one GPU; plan with "
+            "--set learners.num_learners=1"
+        )
+    precisions = {"bfloat16" if p == "auto" else p for p in _precisions(config)}
+    mixed = len(precisions) > 1
+    update = card.update(
+        *count_update(config),
+        "float32" if mixed else precisions.pop(),
+        compiled=config.compile != "off",
+        captured=config.capture,
+    )
+    check_free_memory(
+        config.replay_bytes_on_gpu(), int(card.memory_gib * GIB) - (update.memory or 0)
+    )
+    if not mixed:
+        return update
+    text = f"{update.source}; train_precision and inference_precision differ: both as float32"
+    return dataclasses.replace(update, measured=False, source=text)
+
+
+def _precisions(config: EZMConfig) -> tuple[str, str]:
+    return config.train_precision, config.inference_precision
+
+
+def with_updates_of(rates: Rates, card: GpuFigures, update: CardUpdate) -> Rates:
+    """Rates whose collection was probed here, and whose updates are those of a card."""
+    how = "measured" if update.measured else "modeled"
+    return dataclasses.replace(
+        rates,
+        seconds_per_update=update.seconds,
+        device_memory=update.memory or 0,
+        learning_from=f"{how} on {card.card} ({card.memory_gib:g} GiB), {update.source}:",
+    )
+
+
+def probe_as_trial(config: EZMConfig, seconds: float, *, learn: bool = True) -> Rates:
     """`probe` in a process with a Tune trial's CPUs, GPUs and thread count. Ray must be running.
 
     Raises:
@@ -115,12 +184,12 @@ def probe_as_trial(config: EZMConfig, seconds: float) -> Rates:
     gpus = 0 if config.num_learners else config.num_gpus_per_learner
     trial = ray.remote(num_cpus=config.num_cpus_for_main_process, num_gpus=gpus)(probe)
     try:
-        return cast(Rates, ray.get(trial.remote(config, seconds)))
+        return cast(Rates, ray.get(trial.remote(config, seconds, learn=learn)))
     except RayTaskError as error:
         raise error.cause from error
 
 
-def probe(config: EZMConfig, seconds: float) -> Rates:
+def probe(config: EZMConfig, seconds: float, *, learn: bool = True) -> Rates:
     """Train for a while, without evaluation, and measure. Ray must be running.
 
     Learning starts at once, on the first env steps; networks, batch, search and tasks are those of
@@ -129,30 +198,37 @@ def probe(config: EZMConfig, seconds: float) -> Rates:
     Args:
         config: The run's config.
         seconds: How long to measure; longer if no update fits in.
+        learn: Whether to make updates; without, `seconds_per_update` is 0.
 
     Raises:
         UserError: If no update was made within `LONGEST` times as long.
     """
     short = config.copy(copy_frozen=False)
     steps = short.get_task_set().num_tasks * (short.unroll_steps + short.td_steps)
-    short.training(num_steps_sampled_before_learning_starts=steps, num_random_steps=0)
+    short.training(
+        num_steps_sampled_before_learning_starts=steps if learn else sys.maxsize,
+        num_random_steps=0,
+    )
     short.evaluation(evaluation_interval=None)
     short.reporting(min_sample_timesteps_per_iteration=0, min_time_s_per_iteration=0)
     algo = cast(EZM, short.build_algo())
     try:
         limit = time.monotonic() + LONGEST * seconds
-        _train_until_update(algo, limit)  # the first one also allocates: not measured
+        if learn:
+            _train_until_update(algo, limit)  # the first one also allocates: not measured
+        else:
+            algo.train()
         before, end = _counters(algo), time.monotonic() + seconds
         while time.monotonic() < end:
             algo.train()
-        if _counters(algo)[2] == before[2]:
+        if learn and _counters(algo)[2] == before[2]:
             _train_until_update(algo, limit)
         collecting, learning, updates, env_steps = (
             after - start for after, start in zip(_counters(algo), before, strict=True)
         )
         return Rates(
             seconds_per_env_step=collecting / env_steps,
-            seconds_per_update=learning / updates,
+            seconds_per_update=learning / updates if learn else 0.0,
             env_steps=int(env_steps),
             updates=int(updates),
             memory=_peak_memory(algo),
@@ -183,6 +259,7 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
     # The length of episodes of a task without a time limit is not known: they are left out.
     episode_steps = sum((s.max_episode_steps or 0) / s.action_repeat for s in tasks.specs)
     played = evaluations * float(config.evaluation_duration) * episode_steps
+    on_gpu = config.replay_bytes_on_gpu()
     stored = min(env_steps / (tasks.num_tasks * config.capacity_per_task), 1.0)
     return Forecast(
         rates=rates,
@@ -191,7 +268,8 @@ def forecast(file: ExperimentFile, rates: Rates) -> Forecast:
         collection_hours=env_steps * rates.seconds_per_env_step / 3600,
         update_hours=updates * rates.seconds_per_update / 3600,
         evaluation_hours=played * rates.seconds_per_env_step / 3600,
-        memory=int(rates.memory + stored * config.replay_bytes()),
+        memory=int(rates.memory + stored * (config.replay_bytes() - on_gpu)),
+        replay_on_gpu=on_gpu,
         has_end=end is not None,
     )
 

@@ -16,12 +16,19 @@ from rllib_ezm.utils.errors import UserError
 @click.option("--seconds", type=click.FloatRange(min=1), default=60, show_default=True)
 @click.option("--stop", "-s", metavar="JSON", help="Overrides FILE's `stop`.")
 @set_option
+@click.option(
+    "--gpu-json",
+    type=click.Path(path_type=Path),
+    metavar="JSON_FILE",
+    help="Updates are those that benchmarks/gpu.py measured of a GPU; collection is probed.",
+)
 @click.option("--ray-num-cpus", type=click.IntRange(min=1), help="Logical CPUs of Ray.")
 def plan(
     file: Path,
     seconds: float,
     stop: str | None,
     overrides: tuple[str, ...],
+    gpu_json: Path | None,
     ray_num_cpus: int | None,
 ) -> None:
     """Probe an EZM FILE for a minute and print what its training will take on this machine.
@@ -38,17 +45,23 @@ def plan(
             experiment_file = dataclasses.replace(experiment_file, stop=parse_stop(stop))
         from rllib_ezm.algorithm.config import EZMConfig
         from rllib_ezm.cli import forecast
+        from rllib_ezm.cli.gpu_figures import GpuFigures
 
         if not isinstance(experiment_file.config, EZMConfig):
             raise UserError(f"{file}: `config` is not an EZMConfig: its cost cannot be planned")
+        card, here = None, experiment_file
+        if gpu_json is not None:
+            card = GpuFigures(gpu_json)
+            update = forecast.updates_on(card, experiment_file.config)
+            config = forecast.without_gpus(experiment_file.config)
+            here = dataclasses.replace(experiment_file, config=config)
         cluster.set_verbosity(verbose=False)
         with cluster.ray_for(
-            cluster.trial_resources(experiment_file),
-            address=None,
-            num_cpus=ray_num_cpus,
-            verbose=False,
+            cluster.trial_resources(here), address=None, num_cpus=ray_num_cpus, verbose=False
         ):
             click.echo(f"Probing {file.name} for {seconds:g} s ...")
-            rates = forecast.probe_as_trial(experiment_file.config, seconds)
+            rates = forecast.probe_as_trial(here.config, seconds, learn=card is None)
+    if card is not None:
+        rates = forecast.with_updates_of(rates, card, update)
     for line in forecast.forecast(experiment_file, rates).lines():
         click.echo(line)

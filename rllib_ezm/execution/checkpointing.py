@@ -90,7 +90,11 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         self._shortened: AlgorithmConfig | None = None
         self._last_replay: Path | None = None
         settings = self.config
-        self.replay_buffer: ReplayBuffer = make_replay_buffer(settings)
+        device = None
+        if settings.replay_device == "learner":
+            (on_learner,) = self.learner_group.foreach_learner(lambda learner: learner.device)
+            device = on_learner.get()
+        self.replay_buffer: ReplayBuffer = make_replay_buffer(settings, device)
         self.schedule = UpdateSchedule(
             settings.replay_ratio, settings.num_steps_sampled_before_learning_starts
         )

@@ -83,6 +83,7 @@ class ReplayActors:
             settings["obs_dim"],
             settings["action_dim"],
             True,
+            settings.get("dtype", "float32"),
         )
         if max_bytes is not None:
             check_budget(max_bytes, *sizes)

@@ -7,16 +7,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rllib_ezm.replay.columns import ReplayDtype, float_columns
 from rllib_ezm.replay.slots import SlotArrays
 from rllib_ezm.replay.sum_tree import SumTree
 
 
-def required_bytes(
-    num_tasks: int, capacity_per_task: int, obs_dim: int, action_dim: int, independent: bool
+def column_bytes(
+    num_tasks: int, capacity_per_task: int, obs_dim: int, action_dim: int, dtype: ReplayDtype
 ) -> int:
-    """Bytes of the slot arrays and the sum trees of a `MultiTaskReplayBuffer`."""
+    """Bytes of the floats of a `MultiTaskReplayBuffer`, wherever they are."""
+    columns = float_columns(num_tasks * capacity_per_task, obs_dim, action_dim, dtype)
+    return sum(column.nbytes for column in columns.values())
+
+
+def required_bytes(
+    num_tasks: int,
+    capacity_per_task: int,
+    obs_dim: int,
+    action_dim: int,
+    independent: bool,
+    dtype: ReplayDtype = "float32",
+) -> int:
+    """Bytes of the slots, their floats and the sum trees of a `MultiTaskReplayBuffer`."""
     num_slots = num_tasks * capacity_per_task
-    slots = num_slots * SlotArrays.bytes_per_slot(obs_dim, action_dim)
+    slots = num_slots * SlotArrays.bytes_per_slot()
+    slots += column_bytes(num_tasks, capacity_per_task, obs_dim, action_dim, dtype)
     if independent:
         return slots + SumTree.required_bytes(capacity_per_task, num_tasks)
     return slots + SumTree.required_bytes(num_slots, 1)
@@ -29,11 +44,12 @@ def check_budget(
     obs_dim: int,
     action_dim: int,
     independent: bool,
+    dtype: ReplayDtype = "float32",
 ) -> None:
     """Raises ValueError if the buffer would need more than `max_bytes`, naming what fits."""
 
     def needed(capacity: int) -> int:
-        return required_bytes(num_tasks, capacity, obs_dim, action_dim, independent)
+        return required_bytes(num_tasks, capacity, obs_dim, action_dim, independent, dtype)
 
     if needed(capacity_per_task) <= max_bytes:
         return

@@ -18,10 +18,17 @@ from rllib_ezm.replay.checks import (
     check_targets,
 )
 from rllib_ezm.replay.chunk import EpisodeChunk
+from rllib_ezm.replay.columns import (
+    HostColumns,
+    MakeColumns,
+    ReplayDtype,
+    current_columns,
+    float_columns,
+)
 from rllib_ezm.replay.ring import Ring
 from rllib_ezm.replay.segments import gather
 from rllib_ezm.replay.shares import balanced_shares, importance_weights
-from rllib_ezm.replay.slots import IntArray, SlotArrays, current_columns
+from rllib_ezm.replay.slots import IntArray, SlotArrays
 from rllib_ezm.replay.sum_tree import SumTree
 
 State = dict[str, Any]
@@ -51,6 +58,8 @@ class MultiTaskReplayBuffer:
             tasks, drawn from as a whole (the "-IER" ablation).
         max_bytes: Memory budget; None for no limit.
         seed: Seed of the draws.
+        dtype: Of observations and actions in memory; batches have float32.
+        make_columns: Where the floats are kept.
 
     Raises:
         ValueError: A setting is out of range, or the budget is exceeded.
@@ -72,6 +81,8 @@ class MultiTaskReplayBuffer:
         independent: bool = True,
         max_bytes: int | None = None,
         seed: int | None = None,
+        dtype: ReplayDtype = "float32",
+        make_columns: MakeColumns = HostColumns,
     ) -> None:
         check_sizes(
             num_tasks=(num_tasks, 1),
@@ -90,7 +101,9 @@ class MultiTaskReplayBuffer:
                 "whose value is exact would never be drawn again."
             )
         if max_bytes is not None:
-            check_budget(max_bytes, num_tasks, capacity_per_task, obs_dim, action_dim, independent)
+            check_budget(
+                max_bytes, num_tasks, capacity_per_task, obs_dim, action_dim, independent, dtype
+            )
 
         self._num_tasks = num_tasks
         self._obs_dim, self._action_dim = obs_dim, action_dim
@@ -103,14 +116,18 @@ class MultiTaskReplayBuffer:
 
         num_rings = num_tasks if independent else 1
         self._capacity = num_tasks * capacity_per_task // num_rings
-        self._slots = SlotArrays.allocate(num_rings * self._capacity, obs_dim, action_dim)
+        num_slots = num_rings * self._capacity
+        self._slots = SlotArrays.allocate(num_slots)
+        self._columns = make_columns(float_columns(num_slots, obs_dim, action_dim, dtype))
         self._tree = SumTree(self._capacity, num_rings)
         self._rings = [
-            Ring(index, self._capacity, num_tasks, self._slots, self._tree)
+            Ring(index, self._capacity, num_tasks, self._slots, self._columns, self._tree)
             for index in range(num_rings)
         ]
         slot_bytes = sum(array.nbytes for array in self._slots.named().values())
-        self._nbytes = slot_bytes + SumTree.required_bytes(self._capacity, num_rings)
+        self._nbytes = (
+            self._columns.nbytes + slot_bytes + SumTree.required_bytes(self._capacity, num_rings)
+        )
 
     def add(self, chunk: EpisodeChunk) -> None:
         """Stores the next chunk of an episode.
@@ -135,7 +152,7 @@ class MultiTaskReplayBuffer:
             )
         self._rings[chunk.task_id if self._independent else 0].add(chunk)
 
-    def sample(self, batch_size: int) -> dict[str, npt.NDArray[Any]]:
+    def sample(self, batch_size: int) -> dict[str, Any]:
         """Draws segments with replacement, stratified by priority, in task order.
 
         A segment starts at state t and covers the states t..t+K+n. Past the end of the episode
@@ -163,6 +180,9 @@ class MultiTaskReplayBuffer:
             age: `[B]` int64, transitions of the task added after the first one of the segment.
             index: `[B, 2]` int64, slot and generation, for `update_priorities`.
 
+            Arrays; what comes from `make_columns` (obs, actions, rewards, search_values,
+            policy_means, policy_stds) is of the kind that these give.
+
         Raises:
             ValueError: The buffer is empty or `batch_size` is not positive.
         """
@@ -184,13 +204,20 @@ class MultiTaskReplayBuffer:
             order = np.argsort(self._slots.tasks[starts], kind="stable")
             starts, places, weights = starts[order], places[order], weights[order]
 
-        batch = gather(self._slots, starts, self._capacity, self._unroll_steps, self._td_steps)
+        batch = gather(
+            self._slots,
+            self._columns,
+            starts,
+            self._capacity,
+            self._unroll_steps,
+            self._td_steps,
+        )
         batch["weights"] = weights.astype(np.float32)
         batch["age"] = self._added()[batch["task_ids"]] - self._slots.ordinals[starts]
         batch["index"] = np.stack([places, self._slots.serials[starts]], axis=1)
         return batch
 
-    def peek(self, batch_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+    def peek(self, batch_size: int, rng: np.random.Generator) -> dict[str, Any]:
         """What `sample` might return, drawn with another generator: later samples do not change.
 
         Args:
@@ -271,10 +298,10 @@ class MultiTaskReplayBuffer:
         slots, fields = rings * self._capacity + index[:, 0], self._slots
         current = fields.serials[slots] == index[:, 1]
         current &= fields.searched_at[slots] <= searched_at
-        slots, targets = slots[current], targets[current]
-        fields.search_values[slots] = targets[:, 0]
-        fields.policy_means[slots] = targets[:, 1 : 1 + self._action_dim]
-        fields.policy_stds[slots] = targets[:, 1 + self._action_dim :]
+        slots, targets = last_of_each(slots[current], targets[current])
+        self._columns.write("search_values", slots, targets[:, 0])
+        self._columns.write("policy_means", slots, targets[:, 1 : 1 + self._action_dim])
+        self._columns.write("policy_stds", slots, targets[:, 1 + self._action_dim :])
         fields.searched_at[slots] = searched_at
 
     @property
@@ -335,6 +362,7 @@ class MultiTaskReplayBuffer:
                 name: array[used].copy() if copy else array[used]
                 for name, array in self._slots.named().items()
             }
+            columns |= self._columns.read(used, copy=copy)
             columns["priorities"] = self._tree.get(ring.index, np.arange(ring.filled))
             rings[str(ring.index)] = {"counters": ring.get_state(), "columns": columns}
         return {
@@ -369,6 +397,7 @@ class MultiTaskReplayBuffer:
             columns = current_columns(saved["columns"])
             for name, array in self._slots.named().items():
                 array[used] = columns[name]
+            self._columns.restore(used, columns)
             self._tree.refill(ring.index, saved["columns"]["priorities"])
         self._rotation = int(state["rotation"])
         self._rng.bit_generator.state = json.loads(state["rng"])
@@ -379,3 +408,11 @@ class MultiTaskReplayBuffer:
     def _used_slots(self, ring: Ring) -> slice:
         start = ring.index * self._capacity
         return slice(start, start + ring.filled)
+
+
+def last_of_each(
+    slots: IntArray, rows: npt.NDArray[np.float32]
+) -> tuple[IntArray, npt.NDArray[np.float32]]:
+    """Each slot once, with its last row."""
+    unique, from_the_end = np.unique(slots[::-1], return_index=True)
+    return unique, rows[::-1][from_the_end]

@@ -38,11 +38,11 @@ class ReplayBuffer(Protocol):
         """Store the next chunk of an episode."""
         ...
 
-    def sample(self, batch_size: int) -> dict[str, npt.NDArray[Any]]:
+    def sample(self, batch_size: int) -> dict[str, Any]:
         """Draw segments, prioritized, in task order."""
         ...
 
-    def peek(self, batch_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+    def peek(self, batch_size: int, rng: np.random.Generator) -> dict[str, Any]:
         """What `sample` might return; later samples do not change."""
         ...
 

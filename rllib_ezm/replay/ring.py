@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rllib_ezm.replay.chunk import EpisodeChunk
+from rllib_ezm.replay.columns import FloatColumns
 from rllib_ezm.replay.slots import (
     NO_SUCCESSOR,
     PENDING,
@@ -33,6 +34,7 @@ class Ring:
         capacity: int,
         num_tasks: int,
         slots: SlotArrays,
+        columns: FloatColumns,
         tree: SumTree,
     ) -> None:
         """Makes an empty ring.
@@ -43,11 +45,13 @@ class Ring:
             capacity: Slots (observations) of the ring.
             num_tasks: Number of tasks `T`, for the per-task counts.
             slots: Slot arrays of all rings.
+            columns: Their floats.
             tree: Priorities of all rings; 0 for everything that is not a TRANSITION.
         """
         self.index = index
         self.capacity = capacity
         self.slots = slots
+        self.columns = columns
         self.tree = tree
         self.written = 0
         self.num_gaps = 0
@@ -109,7 +113,7 @@ class Ring:
             self.num_gaps += 1
             return None
         slot = self.index * self.capacity + (serial - 1) % self.capacity
-        if not np.array_equal(self.slots.obs[slot], chunk.observations[0]):
+        if not self.columns.holds(slot, chunk.observations[0]):
             raise ValueError(
                 f"{chunk}: its first observation differs from the last one of the previous chunk; "
                 "chunks of an episode must share the observation between them."
@@ -125,16 +129,17 @@ class Ring:
         self.added[chunk.task_id] += len(chunk)
 
     def _write(self, chunk: EpisodeChunk, serials: IntArray, skip: int, slots: IntArray) -> None:
-        fields = self.slots
+        fields, columns = self.slots, self.columns
         last, starts = slots[-1], slots[:-1]
-        fields.obs[slots] = chunk.observations[skip:]
+        columns.write("obs", slots, chunk.observations[skip:])
+        if len(starts):
+            columns.write("actions", starts, chunk.actions[skip:])
+            columns.write("rewards", starts, chunk.rewards[skip:])
+            columns.write("search_values", starts, chunk.search_values[skip:])
+            columns.write("policy_means", starts, chunk.policy_means[skip:])
+            columns.write("policy_stds", starts, chunk.policy_stds[skip:])
         fields.serials[slots] = serials[skip:]
         fields.tasks[slots] = chunk.task_id
-        fields.actions[starts] = chunk.actions[skip:]
-        fields.rewards[starts] = chunk.rewards[skip:]
-        fields.search_values[starts] = chunk.search_values[skip:]
-        fields.policy_means[starts] = chunk.policy_means[skip:]
-        fields.policy_stds[starts] = chunk.policy_stds[skip:]
         fields.searched_at[starts] = chunk.searched_at
         fields.successors[starts] = serials[skip + 1 :]
         fields.kinds[starts] = TRANSITION

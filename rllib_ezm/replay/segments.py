@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from rllib_ezm.replay.columns import BoolArray, FloatColumns
 from rllib_ezm.replay.slots import TERMINAL, IntArray, SlotArrays
-
-AnyArray = npt.NDArray[Any]
-BoolArray = npt.NDArray[np.bool_]
 
 
 def follow(
@@ -46,15 +43,17 @@ def follow(
 
 def gather(
     slots: SlotArrays,
+    columns: FloatColumns,
     starts: IntArray,
     capacity: int,
     unroll_steps: int,
     td_steps: int,
-) -> dict[str, npt.NDArray[np.generic]]:
+) -> dict[str, Any]:
     """Columns of the segments that begin at `starts`.
 
     Args:
         slots: Slot arrays of all rings.
+        columns: Their floats, which stay where they are.
         starts: `[B]`, slots of the first states.
         capacity: Slots per ring.
         unroll_steps: `K`.
@@ -66,23 +65,12 @@ def gather(
         `policy_stds` [B, K+1, A], `state_index` [B, K+1, 2]; see `MultiTaskReplayBuffer.sample`.
     """
     chain, exists = follow(slots, starts, capacity, unroll_steps + td_steps)
-    roots, missing_roots = chain[:, : unroll_steps + 1], ~exists[:, : unroll_steps + 1]
-
-    def masked(field: AnyArray, where: IntArray, missing: BoolArray) -> AnyArray:
-        rows = field.take(where, axis=0)
-        rows[missing] = 0
-        return rows
-
+    roots = chain[:, : unroll_steps + 1]
     return {
-        "obs": slots.obs.take(chain, axis=0),
-        "actions": masked(slots.actions, roots, missing_roots),
-        "rewards": masked(slots.rewards, chain[:, :-1], ~exists),
+        **columns.gather(chain, exists, unroll_steps),
         "step_mask": exists.astype(np.float32),
         "terminal": (slots.kinds.take(chain[:, -1]) == TERMINAL).astype(np.float32),
         "task_ids": slots.tasks.take(starts).astype(np.int64),
-        "search_values": masked(slots.search_values, roots, missing_roots),
-        "policy_means": masked(slots.policy_means, roots, missing_roots),
-        "policy_stds": masked(slots.policy_stds, roots, missing_roots),
-        "searched_at": masked(slots.searched_at, roots, missing_roots),
+        "searched_at": slots.searched_at.take(roots) * exists[:, : unroll_steps + 1],
         "state_index": np.stack([roots % capacity, slots.serials.take(roots)], axis=-1),
     }

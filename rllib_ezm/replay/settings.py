@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from rllib_ezm.replay.columns import ReplayDtype
 from rllib_ezm.utils.settings import SettingsGroup, setting
 
 
@@ -39,6 +41,17 @@ class ReplaySettings(SettingsGroup):
         at_least=1,
     )
     store_buffer_in_checkpoints: bool = setting(True, "Write the buffer into checkpoints.")
+    replay_device: Literal["host", "learner"] = setting(
+        "host",
+        "Where observations, actions and values are: arrays in the memory of the algorithm's "
+        'process, or tensors on the device of the "learner" there. Priorities are always on the '
+        "host.",
+        note='"learner" needs num_learners=0 and num_replay_actors=0',
+    )
+    replay_dtype: ReplayDtype = setting(
+        "float32",
+        "Of observations and actions in the buffer; in float16, what is beyond 65504 is clipped.",
+    )
     num_replay_actors: int = setting(
         0,
         "Processes that hold the rings of a group of tasks each, possibly on other machines; 0: "

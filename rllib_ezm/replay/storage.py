@@ -69,11 +69,12 @@ def save_state(state: Mapping[str, Any], folder: Path, base: Path | None = None)
     values: dict[str, int | str] = {}
     written = 0
     for name, leaf in _leaves(state):
-        if not isinstance(leaf, np.ndarray):
+        if not hasattr(leaf, "__array__"):
             values[name] = leaf
             continue
+        array = np.asarray(leaf)  # one after the other: of a device, there is room for one
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        for file, rows in _segments(name, leaf):
+        for file, rows in _segments(name, array):
             if base is None or not _link_if_equal(rows, base / file, folder / file):
                 np.save(folder / file, rows, allow_pickle=False)
                 written += rows.nbytes

@@ -97,6 +97,8 @@ WRONG_REPLAY: dict[str, tuple[list[Any], str]] = {
     "min_importance_weight": ([-0.1, 1.1], r"\[0, 1\]"),
     "max_replay_bytes": ([0, 1e9], "integer >= 1, or None"),
     "store_buffer_in_checkpoints": ([1], "True or False"),
+    "replay_device": (["cuda", None], "host.*learner"),
+    "replay_dtype": (["bfloat16"], "float32.*float16"),
     "num_replay_actors": ([-1, 1.5, 99], "integer >= 0|use at most"),
     "num_cpus_per_replay_actor": ([-1, None], ">= 0|finite number"),
 }

@@ -95,6 +95,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 READ_WHERE_THE_ACTORS_ARE_BUILT = (
     "compile",
     "capture",
+    "replay_device",
+    "replay_dtype",
     "num_replay_actors",
     "num_cpus_per_replay_actor",
     *settings_of(GROUPS["asynchrony"]),

@@ -277,7 +277,13 @@ def test_byte_budget_names_the_largest_capacity_that_fits() -> None:
 def test_nbytes_counts_every_array() -> None:
     for independent in (True, False):
         buffer = make_buffer(3, 700, independent=independent)
-        arrays = [*buffer._slots.named().values(), *buffer._tree._sums, *buffer._tree._maxima]
+        columns = buffer._columns.read(slice(None), copy=False).values()
+        arrays = [
+            *columns,
+            *buffer._slots.named().values(),
+            *buffer._tree._sums,
+            *buffer._tree._maxima,
+        ]
         assert sum({id(a): a.nbytes for a in arrays}.values()) == buffer.nbytes
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.replay_episodes import ACTION_DIM, make_buffer, make_episode
 
-from rllib_ezm.replay.slots import current_columns
+from rllib_ezm.replay.columns import current_columns
 
 WIDTH = 1 + 2 * ACTION_DIM
 
