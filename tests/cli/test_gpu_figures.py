@@ -153,7 +153,7 @@ def test_a_replay_buffer_that_does_not_fit_on_the_card_is_refused(tmp_path: Path
     card = GpuFigures(write(tmp_path, FIGURES))
     config = tiny_config([scripted_task(5)]).learners(num_gpus_per_learner=1)
     config.replay(replay_device="learner", max_replay_bytes=None, capacity_per_task=10**10)
-    with pytest.raises(UserError, match=r"needs 223\.\d GiB of the GPU, which has 80\.0 GiB free"):
+    with pytest.raises(UserError, match=r"needs 260\.\d GiB of the GPU, which has 80\.0 GiB free"):
         updates_on(card, config)
     updates_on(card, config.replay(capacity_per_task=10**6))
 
