@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_ezm.tasks.padding import PadTask, flat_dims, padded_spaces
+from rllib_ezm.tasks.padding import PadTask, padded_spaces, task_spaces
 from rllib_ezm.tasks.spec import TaskSpec, resolve_task
 
 
@@ -98,10 +98,9 @@ class TaskSet:
                 "might never end: set its max_episode_steps."
             )
         env = spec.build(render_mode)
-        expected, found = (
-            (self.obs_dims[task_id], self.action_dims[task_id]),
-            flat_dims(env, spec.name),
-        )
+        own = task_spaces(env, spec.name)
+        expected = self.obs_dims[task_id], self.action_dims[task_id]
+        found = own.obs_dim, own.action_dim
         if found != expected:
             env.close()
             raise ValueError(

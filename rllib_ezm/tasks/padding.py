@@ -20,6 +20,7 @@ from rllib_ezm.tasks.failure import (
     environment_failed,
 )
 from rllib_ezm.tasks.wrappers import ActionRepeat, IgnoreTermination, scalar_reward
+from rllib_ezm.utils.spaces import TaskSpaces
 
 PaddedObs = dict[str, Any]
 
@@ -51,16 +52,16 @@ def padded_spaces(
     return observation_space, gym.spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
 
 
-def flat_dims(env: gym.Env[Any, Any], name: str) -> tuple[int, int]:
-    """Returns an environment's own flat observation and action dims, if it can be padded at all.
+def task_spaces(env: gym.Env[Any, Any], name: str) -> TaskSpaces:
+    """Returns an environment's own spaces as plain data, if it can be padded at all.
 
     Raises:
         ValueError: If the observation is neither a Box nor a Dict of Boxes, or the action not a
             bounded float Box.
     """
     obs_space, action_space = env.observation_space, env.action_space
-    parts = _parts(obs_space).values()
-    if not parts or not all(isinstance(part, gym.spaces.Box) for part in parts):
+    parts = _parts(obs_space)
+    if not parts or not all(isinstance(part, gym.spaces.Box) for part in parts.values()):
         raise ValueError(
             f"Task {name!r}: the observation space must be a Box, or a Dict of Boxes (of any "
             f"shapes; they are flattened), got {obs_space}. Wrap the environment in "
@@ -82,7 +83,14 @@ def flat_dims(env: gym.Env[Any, Any], name: str) -> tuple[int, int]:
             f"Task {name!r}: the action space has lower bounds above its upper bounds: "
             f"low {action_space.low}, high {action_space.high}."
         )
-    return gym.spaces.flatdim(obs_space), gym.spaces.flatdim(action_space)
+    low, high = (np.ravel(x).astype(np.float64) for x in (action_space.low, action_space.high))
+    return TaskSpaces(
+        {key: part.shape or () for key, part in parts.items()},
+        action_space.shape,
+        tuple(low.tolist()),
+        tuple(high.tolist()),
+        np.dtype(action_space.dtype).name,
+    )
 
 
 def _parts(space: gym.Space[Any]) -> dict[str, gym.Space[Any]]:
@@ -147,22 +155,16 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
             ValueError: If an argument does not fit the environment.
         """
         self.name = name or f"task {task_id}"
-        own_obs_dim, own_action_dim = flat_dims(env, self.name)
+        self._own = own = task_spaces(env, self.name)
         if not 0 <= task_id < num_tasks:
             raise ValueError(f"{self.name}: task_id {task_id} is not in [0, {num_tasks}).")
-        if own_obs_dim > obs_dim or own_action_dim > action_dim:
+        if own.obs_dim > obs_dim or own.action_dim > action_dim:
             raise ValueError(
-                f"{self.name}: its observation dim {own_obs_dim} and action dim {own_action_dim} "
+                f"{self.name}: its observation dim {own.obs_dim} and action dim {own.action_dim} "
                 f"exceed the padded dims {obs_dim} and {action_dim}; pad to the largest task."
             )
         if termination not in ("respect", "ignore"):
             raise ValueError(f'termination must be "respect" or "ignore", got {termination!r}.')
-        self._low = np.ravel(env.action_space.low).astype(np.float64)  # type: ignore[attr-defined]
-        self._high = np.ravel(env.action_space.high).astype(np.float64)  # type: ignore[attr-defined]
-        self._own_action_space = env.action_space
-        self._own_shapes = {
-            key: part.shape or () for key, part in _parts(env.observation_space).items()
-        }
         if termination == "ignore":
             env = IgnoreTermination(env)
         if action_repeat != 1:
@@ -170,10 +172,10 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
         super().__init__(env)
         self.observation_space, self.action_space = padded_spaces(num_tasks, obs_dim, action_dim)
         self.task_id = task_id
-        self.own_obs_dim = own_obs_dim
-        self.own_action_dim = own_action_dim
+        self.own_obs_dim = own.obs_dim
+        self.own_action_dim = own.action_dim
         self._action_mask = np.zeros(action_dim, dtype=np.float32)
-        self._action_mask[:own_action_dim] = 1.0
+        self._action_mask[: own.action_dim] = 1.0
         self._last_obs = np.zeros(obs_dim, dtype=np.float32)
         self._info_metrics = info_metrics
         self._metrics: dict[str, float] = {}
@@ -215,7 +217,10 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
             EnvironmentFailedError: If the environment raised an exception, or one of the
                 `info_metrics` is no number.
         """
-        own_action = self._to_own_action(action)
+        try:
+            own_action = self._own.to_bounds(action)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
         try:
             obs, reward, terminated, truncated, info = self.env.step(own_action)
             padded, reward, kept = self._pad(obs), scalar_reward(reward), own_info(info)
@@ -254,34 +259,9 @@ class PadTask(gym.Wrapper[PaddedObs, NDArray[np.float32], Any, Any]):
             if np.isfinite(number).all():
                 self._metrics[INFO_METRIC + name] = float(number.item())
 
-    def _to_own_action(self, action: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the environment's own action: own dims of (A,), [-1, 1] -> [low, high]."""
-        own = np.asarray(action, dtype=np.float64)[: self.own_action_dim]
-        if not np.isfinite(own).all():
-            raise ValueError(f"{self.name}: the action must be finite, got {own}.")
-        fraction = (np.clip(own, -1.0, 1.0) + 1.0) / 2.0
-        scaled = np.clip(self._low + fraction * (self._high - self._low), self._low, self._high)
-        return scaled.astype(self._own_action_space.dtype).reshape(self._own_action_space.shape)
-
     def _pad(self, obs: Any) -> NDArray[np.float32]:
-        """Returns a copy of the task's own observation, flattened and padded to (D,).
-
-        Raises:
-            ValueError: If it does not have the shapes of its space.
-        """
-        padded = np.zeros(self.observation_space["obs"].shape, dtype=np.float32)  # type: ignore[index]
-        start = 0
-        for key, shape in self._own_shapes.items():
-            part = np.asarray(obs[key] if key else obs)
-            if part.shape != shape or part.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"the observation{f' {key!r}' if key else ''} must be numbers of the shape "
-                    f"{shape} that its space says, got {part.dtype} of {part.shape}"
-                )
-            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and handled
-                padded[start : start + part.size] = part.ravel()
-            start += part.size
-        return padded
+        """Returns a copy of the task's own observation, flattened and padded to (D,)."""
+        return self._own.flatten(obs, len(self._last_obs))
 
     def _to_dict(self, padded: NDArray[np.float32]) -> PaddedObs:
         """Returns the observation dict of (D,); the caller may change it."""

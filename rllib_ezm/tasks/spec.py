@@ -15,9 +15,10 @@ import gymnasium as gym
 from gymnasium.wrappers import TimeLimit
 
 from rllib_ezm.tasks.failure import environment_failed
-from rllib_ezm.tasks.padding import flat_dims
+from rllib_ezm.tasks.padding import task_spaces
 from rllib_ezm.tasks.registrations import own_registrations, register_missing
 from rllib_ezm.utils.errors import MissingPackageError
+from rllib_ezm.utils.spaces import TaskSpaces
 from rllib_ezm.utils.suggestion import did_you_mean
 
 _REGISTRATIONS = "registrations"
@@ -122,9 +123,14 @@ class TaskSpec:
             return env
         return TimeLimit(env, self.max_episode_steps)
 
-    @functools.cached_property
+    @property
     def dims(self) -> tuple[int, int]:
-        """The task's own flat observation and action dims.
+        """The task's own flat observation and action dims, see `spaces`."""
+        return self.spaces.obs_dim, self.spaces.action_dim
+
+    @functools.cached_property
+    def spaces(self) -> TaskSpaces:
+        """The task's own spaces.
 
         The first access builds an environment and closes it at once. The result stays with this
         object and with its copies and pickles, so no process that gets a config with it builds an
@@ -135,7 +141,7 @@ class TaskSpec:
         """
         env = self.build()
         try:
-            return flat_dims(env, self.name)
+            return task_spaces(env, self.name)
         finally:
             env.close()
 
