@@ -36,13 +36,13 @@ from whole_update import random_batch
 from rllib_ezm import EZMConfig
 from rllib_ezm.algorithm.batches import to_chunk
 from rllib_ezm.algorithm.env_runner import MultiTaskEnvRunner
-from rllib_ezm.algorithm.rl_module import make_settings
 from rllib_ezm.cli.gpu_figures import GpuFigures
 from rllib_ezm.models import WorldModel
 from rllib_ezm.models.precision import has_native_bfloat16
 from rllib_ezm.models.unroll import unroll_world_model
 from rllib_ezm.replay import MultiTaskReplayBuffer
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
+from rllib_ezm.search.settings import search_settings
 from rllib_ezm.update.reanalyzer import Reanalyzer
 from rllib_ezm.update.settings import TrainingSettings
 from rllib_ezm.utils.errors import UserError
@@ -79,7 +79,7 @@ def measure(call: Callable[[], object], rounds: int) -> Stage:
 def measure_network_stages(config: EZMConfig, rounds: int) -> dict[str, Stage]:
     """Targets of a batch (full reanalyze, bf16 where there is) and its gradient step (fp32)."""
     spec, size = model_of(config), config.total_train_batch_size
-    settings = make_settings(config.model_config["search"])
+    settings = search_settings(config.model_config["search"])
     model = WorldModel(spec)
     batch = random_batch(spec, size, TrainingSettings(), torch.device("cpu"))
     precision = "bfloat16" if has_native_bfloat16("cpu") else "float32"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rllib_ezm.algorithm.callbacks import GradientSimilarity, ModelErrorProbe
     from rllib_ezm.algorithm.config import EZMConfig
     from rllib_ezm.algorithm.ezm import EZM
+    from rllib_ezm.policy.load import load_policy
     from rllib_ezm.tasks.spec import register_task
     from rllib_ezm.utils.sweep import sweep
 
@@ -24,6 +25,7 @@ __all__ = [
     "EZMConfig",
     "GradientSimilarity",
     "ModelErrorProbe",
+    "load_policy",
     "register_task",
     "sweep",
 ]
@@ -34,6 +36,7 @@ _HOME = {
     "EZMConfig": "rllib_ezm.algorithm.config",
     "GradientSimilarity": "rllib_ezm.algorithm.callbacks",
     "ModelErrorProbe": "rllib_ezm.algorithm.callbacks",
+    "load_policy": "rllib_ezm.policy.load",
     "register_task": "rllib_ezm.tasks",
     "sweep": "rllib_ezm.utils.sweep",
 }

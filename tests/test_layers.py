@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "replay": {"utils"},
     "tasks": {"utils"},
     "update": {"models", "search", "losses", "utils"},
+    "policy": {"models", "search", "utils"},
     "probes": {"models", "losses", "update", "utils"},
     "execution": {"models", "search", "update", "replay", "tasks", "utils"},
     "algorithm": {
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search",
         "losses",
         "update",
+        "policy",
         "replay",
         "tasks",
         "probes",
@@ -41,14 +43,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "baselines": {"algorithm", "probes", "tasks", "utils"},
     "report": {"tasks", "utils"},
-    "cli": {"algorithm", "baselines", "execution", "replay", "report", "tasks", "utils"},
+    "cli": {"algorithm", "baselines", "execution", "policy", "replay", "report", "tasks", "utils"},
 }
 """Room -> rooms that it may import."""
 
 CIRCLES = {("algorithm/config.py", "algorithm/ezm.py")}
 """The one circle that RLlib's own algorithms have too: config <-> algorithm."""
 
-WITHOUT_RAY = ("models", "search", "losses", "update", "replay", "tasks", "probes", "report")
+WITHOUT_RAY = (
+    "models",
+    "search",
+    "losses",
+    "update",
+    "policy",
+    "replay",
+    "tasks",
+    "probes",
+    "report",
+)
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys

@@ -46,6 +46,7 @@ from rllib_ezm.algorithm.evaluation import (
 )
 from rllib_ezm.algorithm.learner import PRIORITIES, REANALYZE_SECONDS, STORED_TARGETS
 from rllib_ezm.algorithm.phases import PhaseReporter
+from rllib_ezm.algorithm.policy_description import describe_policy
 from rllib_ezm.algorithm.support_check import SupportCheck
 from rllib_ezm.algorithm.training_metrics import (
     log_pipeline,
@@ -308,6 +309,7 @@ class EZM(ResumableAlgorithm):
     @override(ResumableAlgorithm)
     def write_summary(self, folder: Path, state: dict[str, Any]) -> None:
         write_summary(folder, self.config, state)
+        describe_policy(self.config, self.num_updates).write(folder)
 
     @override(ResumableAlgorithm)
     def quiesce(self) -> None:

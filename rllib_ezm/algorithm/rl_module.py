@@ -18,10 +18,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 
 from rllib_ezm.algorithm.cross_task import ACTING_TASK
+from rllib_ezm.models.masks import prefix_mask
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
 from rllib_ezm.search.improved_policy import improved_policy
-from rllib_ezm.search.registry import planner_class
-from rllib_ezm.search.settings import SearchSettings
+from rllib_ezm.search.registry import make_planner
+from rllib_ezm.search.settings import SearchSettings, search_settings
 from rllib_ezm.search.types import Plan, Planner
 from rllib_ezm.update.variance_window import VarianceWindow
 from rllib_ezm.utils.checkpoint_folder import resolve
@@ -64,8 +65,8 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.random_steps: int = config["num_random_steps"]
         self._best_action_only = config["policy_loss"] == "best_action"
         self._planner = self.planner(self.model)
-        self.settings = make_settings(config["search"])
-        self.evaluation_settings = make_settings(config["evaluation_search"])
+        self.settings = search_settings(config["search"])
+        self.evaluation_settings = search_settings(config["evaluation_search"])
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:
@@ -123,14 +124,7 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def planner(self, model: WorldModel) -> Planner:
         """The config's planner over the online or the target network."""
-        config = self.model_config
-        return planner_class(config["planner"])(
-            model,
-            self.action_mask,
-            value_reduction=config["value_reduction"],
-            value_clip_min=config["value_clip_min"],
-            precision=config["inference_precision"],
-        )
+        return make_planner(self.model_config, model, self.action_mask)
 
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -172,13 +166,3 @@ class EZMTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             POLICY_MEAN: policy.mean,
             POLICY_STD: policy.std,
         }
-
-
-def prefix_mask(dims: list[int]) -> torch.Tensor:
-    """[T, max(dims)] float mask with ones in the first `dims[t]` places of row t."""
-    return (torch.arange(max(dims)) < torch.tensor(dims)[:, None]).float()
-
-
-def make_settings(options: dict[str, Any]) -> SearchSettings | None:
-    """Search settings of a config dict; None (act with the policy mean) for 0 simulations."""
-    return SearchSettings(**options) if options["num_simulations"] > 0 else None

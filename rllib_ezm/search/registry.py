@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from rllib_ezm.models.world_model import WorldModel
 from rllib_ezm.search.gumbel_planner import GumbelPlanner
 from rllib_ezm.search.planner import WorldModelPlanner
 
@@ -28,3 +32,25 @@ def planner_class(planner: Any) -> type[WorldModelPlanner]:
         missing = sorted(planner.__abstractmethods__)
         raise ValueError(f"planner={planner.__name__} does not define {', '.join(missing)}.")
     return planner
+
+
+def make_planner(
+    options: Mapping[str, Any], model: WorldModel, action_mask: torch.Tensor
+) -> WorldModelPlanner:
+    """A planner over a world model.
+
+    Args:
+        options: Fields of `PlanningSettings`.
+        model: The model.
+        action_mask: [T, A], 1 for the real action dimensions of each task.
+
+    Raises:
+        ValueError: If a name among the options is unknown.
+    """
+    return planner_class(options["planner"])(
+        model,
+        action_mask,
+        value_reduction=options["value_reduction"],
+        value_clip_min=options["value_clip_min"],
+        precision=options["inference_precision"],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -110,3 +111,8 @@ class PlanningSettings(BaseSearchSettings):
         if self.num_simulations_at_eval is not None:
             changes["num_simulations"] = self.num_simulations_at_eval
         return changes
+
+
+def search_settings(options: Mapping[str, Any]) -> SearchSettings | None:
+    """Search settings of a dict; None (act with the policy mean) for 0 simulations."""
+    return SearchSettings(**options) if options["num_simulations"] > 0 else None

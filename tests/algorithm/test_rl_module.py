@@ -16,8 +16,8 @@ from rllib_ezm.algorithm.rl_module import (
     SEARCH_VALUE,
     WEIGHTS_FILE,
     EZMTorchRLModule,
-    prefix_mask,
 )
+from rllib_ezm.models.masks import prefix_mask
 from rllib_ezm.models.policy_distribution import MAX_ACTION
 
 LEARNER_ONLY = ("target_model", "variance_window", "model.projector", "model.predictor")
