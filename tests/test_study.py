@@ -302,7 +302,9 @@ def test_after_kill_9_the_same_command_ends_the_study(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TINY.format(iteration=60))
     file, out = tmp_path / "tiny_study.py", tmp_path / "out"
     file.write_text(TINY_STUDY)
-    run = Run(load_study(file), tmp_path / "tiny.py", out, "plain", 3, [TaskScale("gym:Pendulum-v1", 1)])
+    run = Run(
+        load_study(file), tmp_path / "tiny.py", out, "plain", 3, [TaskScale("gym:Pendulum-v1", 1)]
+    )
     first = StudyProcess(file, out)
     try:
         first.wait_until(lambda: run.newest_checkpoint() is not None)
