@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import study as study_command  # noqa: E402
+from curve_file import COLUMNS  # noqa: E402
 from process_tree import CpuMeter, read_process  # noqa: E402
 from study_file import Evaluation, Study, TaskScale, check_settings, load_study  # noqa: E402
 from study_halving import decide, decision_at, read_decisions  # noqa: E402
 from study_run import Run, write_json  # noqa: E402
-from study_table import COLUMNS, curve_rows, score_at, write_results  # noqa: E402
+from study_table import curve_rows, score_at, write_results  # noqa: E402
 
 from rllib_ezm.utils.errors import UserError  # noqa: E402
 
