@@ -71,7 +71,7 @@ def main() -> None:
     batch = algo.replay_buffer.sample(args.states)
     observations = torch.from_numpy(batch["obs"][:, 0])
     task_ids = torch.from_numpy(batch["task_ids"]).long()
-    # One pair of heads for both sides: "min2" of the checkpoint draws its own at every call.
+    # One pair of heads for both sides: "random_pair" of the checkpoint draws its own at every call.
     exact, rounded = (
         GumbelPlanner(module.model, module.action_mask, value_reduction="mean", precision=precision)
         for precision in ("float32", "bfloat16")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from study_run import MOST_KILLS, Life, Run, write_json
 
-SAVED = (130, 143)
-"""Exit codes of a training that a signal has ended after it was saved."""
+from rllib_ezm.cli import INTERRUPTED
 
 
 class Job:
@@ -92,14 +91,13 @@ class Job:
     def _end_of_training(self, code: int, life: Life) -> None:
         state = self.run.state
         reached = life.cpu_s >= self._limit
-        if code == 0 or (code in SAVED and reached):
+        by_signal = code < 0 or code in INTERRUPTED
+        if code == 0 or (code in INTERRUPTED and reached):
             self._reached()
-        elif life.was_told_to_stop:
-            return  # saved, or killed while it was saving: the next life goes on
-        elif code < 0 and state.kills < MOST_KILLS:
-            state.kills += 1
+        elif by_signal and (life.was_told_to_stop or state.kills < MOST_KILLS):
+            state.kills += not life.was_told_to_stop  # the next life goes on
         else:
-            cause = f"killed by signal {-code} " if code < 0 else ""
+            cause = f"ended by signals {state.kills + 1} times, last: " if by_signal else ""
             state.failure = f"{cause}{life.last_line()}"
 
     def _reached(self) -> None:

@@ -125,15 +125,21 @@ class Run:
         write_json(self.folder / "state.json", asdict(self.state))
 
     def prepare(self) -> None:
-        """Make its folder, or refuse one that was begun with other settings.
+        """Make its folder, or refuse one that was begun with other settings or another budget.
 
         Raises:
-            UserError: If the settings of the study file have changed since.
+            UserError: If its settings or its budget have changed since.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         cut_last_line(self.folder / "cpu.csv")
         file = self.folder / "settings.json"
-        settings = {"base": self.base.name, "settings": self.study.settings_of(self.variant)}
+        study = self.study
+        settings = {
+            "base": self.base.name,
+            "settings": study.settings_of(self.variant),
+            "cpu_seconds": study.cpu_seconds,
+            "decisions": study.decisions,
+        }
         if not file.is_file():
             write_json(file, settings)
         elif (before := json.loads(file.read_text())) != settings:
@@ -300,6 +306,8 @@ def end_earlier_life(run: Run) -> None:
     pid, ticks, cpu_before, wall_before = json.loads(file.read_text())
     meter, started = CpuMeter(pid), time.monotonic()
     signum = signal.SIGTERM
+    if read_process(pid) is not None:
+        print(f"{run.name}: an earlier life is there: it is waited for.", flush=True)
     while (process := read_process(pid)) is not None and process.key == (pid, ticks):
         cpu_s, wall_s = run.used
         waited = time.monotonic() - started

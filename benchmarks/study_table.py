@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from curve_file import Row, write_rows
 from study_file import Study
 from study_halving import Decision
 from study_run import Run, write_json
@@ -20,24 +20,7 @@ from rllib_ezm.report.budgets import BUDGET_TOLERANCE
 from rllib_ezm.report.runs import Curve, find_trials
 from rllib_ezm.utils.errors import UserError
 
-COLUMNS = (
-    "variant",
-    "task",
-    "seed",
-    "decisions",
-    "env_steps",
-    "updates",
-    "cpu_s",
-    "wall_s",
-    "return",
-    "score",
-    "episodes",
-)
-"""Of every curve. Decisions are the row's task's own; env steps are its simulator steps."""
-
 CURVES_FILE, TABLE_FILE, SUMMARY_FILE = "curves.csv", "table.md", "summary.json"
-
-Row = dict[str, Any]
 
 
 def curve_rows(run: Run) -> list[Row]:
@@ -142,14 +125,6 @@ def _row(
         "episodes": episodes,
         "of_checkpoint": False,
     }
-
-
-def write_rows(file: Path, rows: Sequence[Row]) -> None:
-    """Write rows of curves with their header."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def score_at(rows: Sequence[Row], axis: str, budget: float) -> float | None:

@@ -64,7 +64,7 @@ def make_step(
     precision: Any = "float32",
     compile_mode: Any = "off",
     device: torch.device | str = "cpu",
-    value_reduction: str = "min2",
+    value_reduction: str = "random_pair",
     dtype: torch.dtype = torch.float32,
 ) -> GradientStep:
     """A gradient step with the weights that seed 0 gives, whatever the device."""

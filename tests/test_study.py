@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import study as study_command  # noqa: E402
+from curve_file import COLUMNS  # noqa: E402
 from process_tree import CpuMeter, read_process  # noqa: E402
 from study_file import Evaluation, Study, TaskScale, check_settings, load_study  # noqa: E402
 from study_halving import decide, decision_at, read_decisions  # noqa: E402
+from study_job import Job  # noqa: E402
 from study_run import Run, write_json  # noqa: E402
-from study_table import COLUMNS, curve_rows, score_at, write_results  # noqa: E402
+from study_table import curve_rows, score_at, write_results  # noqa: E402
 
 from rllib_ezm.utils.errors import UserError  # noqa: E402
 
@@ -295,6 +298,48 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
     other = Study(base="b.py", variants={"b": ("x.y=2",)}, cpu_seconds=100.0)
     with pytest.raises(UserError, match=r"was begun with .*x.y=1.*another name"):
         Run(other, Path("b.py"), tmp_path, "b", 0, TASKS).prepare()
+    longer = replace(STUDY, cpu_seconds=200.0)
+    with pytest.raises(UserError, match=r"'cpu_seconds': 100.0.*'cpu_seconds': 200.0"):
+        Run(longer, Path("b.py"), tmp_path, "b", 0, TASKS).prepare()
+
+
+class EndedLife:
+    """What `Job` asks of a life that has ended."""
+
+    def __init__(self, cpu_s: float, *, told: bool = False) -> None:
+        self.cpu_s, self.was_told_to_stop = cpu_s, told
+
+    def last_line(self) -> str:
+        return "the last line"
+
+
+@pytest.mark.parametrize(
+    ("code", "life", "kills", "failure"),
+    [
+        (143, EndedLife(10.0, told=True), 0, ""),  # the study ends: saved
+        (-9, EndedLife(10.0, told=True), 0, ""),  # too slow to save
+        (143, EndedLife(10.0), 1, ""),  # the machine goes down
+        (-9, EndedLife(10.0), 1, ""),  # out of memory
+        (1, EndedLife(10.0), 0, "the last line"),
+        (1, EndedLife(50.0, told=True), 0, "the last line"),  # it could not save
+        (143, EndedLife(50.0, told=True), 0, "the budget ended before the first checkpoint"),
+    ],
+)
+def test_only_an_end_of_its_own_is_a_failure(
+    tmp_path: Path, code: int, life: EndedLife, kills: int, failure: str
+) -> None:
+    job = Job(made_run(tmp_path, "a", 0, {}), 0.5)
+    job._end_of_training(code, life)
+    assert (job.run.state.kills, job.run.state.failure) == (kills, failure)
+    assert job.run.state.trained == 0.0
+
+
+def test_what_is_killed_again_and_again_has_failed(tmp_path: Path) -> None:
+    job = Job(made_run(tmp_path, "a", 0, {}), 0.5)
+    for _ in range(4):
+        assert job.run.state.failure == ""
+        job._end_of_training(-9, EndedLife(10.0))
+    assert job.run.state.failure == "ended by signals 4 times, last: the last line"
 
 
 @pytest.mark.slow

@@ -1,16 +1,17 @@
-"""The ablations of the paper's Fig. 5 on the default suite, as one Tune grid.
+"""Ablations of the paper's Fig. 5, and of the value heads, on the default suite: one Tune grid.
 
 rllib train file tuned_examples/ablations.py --num-samples 3 --experiment-name ablations
 rllib-ezm report ~/ray_results/ablations --reference full
 
-Eight variants; a run of 4,000 env steps per task takes about six minutes of one core, and of 20,000
-(`--stop '{"num_env_steps_sampled_lifetime": 60000}'`) has six times the updates. They also
+Twelve variants; a run of 4,000 env steps per task takes about six minutes of one core, and of
+20,000 (`--stop '{"num_env_steps_sampled_lifetime": 60000}'`) has six times the updates. They also
 log the similarity of the tasks' gradients (Fig. 3).
 """
 
 from ezm_dmc import config as walkers
 
 from rllib_ezm import EZMConfig, GradientSimilarity, sweep
+from rllib_ezm.search.settings import ValueReduction
 
 ENV_STEPS_PER_TASK = 4_000
 SITES = ("rep", "dyn", "rew", "vp")
@@ -31,6 +32,11 @@ def without_embedding(*sites: str) -> EZMConfig:
     return ablated().world_model(task_embedding=tuple(s for s in SITES if s not in sites))
 
 
+def with_value_heads(number: int, reduction: ValueReduction) -> EZMConfig:
+    """Full has the minimum of its 2 heads: there a random pair is both of them."""
+    return ablated().world_model(num_value_heads=number).search(value_reduction=reduction)
+
+
 config = sweep(
     {
         "full": full,
@@ -41,6 +47,10 @@ config = sweep(
         "no embedding in rew": without_embedding("rew"),
         "no embedding in vp": without_embedding("vp"),
         "no embedding in dyn, rew, vp": without_embedding("dyn", "rew", "vp"),
+        "2 value heads, mean": with_value_heads(2, "mean"),
+        "5 value heads, random pair": with_value_heads(5, "random_pair"),
+        "5 value heads, min": with_value_heads(5, "min"),
+        "5 value heads, mean": with_value_heads(5, "mean"),
     }
 )
 

@@ -23,8 +23,10 @@ from rllib_ezm.algorithm.setters import (
     GROUPS,
     TrainingArguments,
     current_names,
+    current_value,
     renamed,
     sets,
+    warn_renamed_value,
 )
 from rllib_ezm.algorithm.setting_names import check_names, checks_names, unknown_setting
 from rllib_ezm.algorithm.validation import check_settings, check_values
@@ -190,7 +192,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         Raises:
             ValueError: If one of them is out of range.
         """
-        values = {name: getattr(self, name) for name in settings_of(kind)}
+        values = {name: current_value(name, getattr(self, name)) for name in settings_of(kind)}
         return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
 
     @override(AlgorithmConfig)
@@ -229,7 +231,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         self.search(
             use_gumbel_noise=False,
             root_prior="uniform",
-            value_reduction="min2",
+            value_reduction="random_pair",
             value_clip_min=0.0,
             wide_candidates_at_eval=True,
         )
@@ -300,11 +302,15 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
 
     @override(AlgorithmConfig)
     def __setattr__(self, key: str, value: Any) -> None:
-        """Refuses the name of an attribute that does not exist, except for private ones."""
+        """Refuses the name of an attribute that does not exist, except for private ones.
+
+        A value that has another name now is replaced by it, and warns.
+        """
         known = key in vars(self) or hasattr(type(self), key) or key in SET_BY_RLLIB
         if not known and not key.startswith("_") and vars(self).get("_is_sealed"):
             raise unknown_setting(key, type(self))
-        super().__setattr__(key, value)
+        warn_renamed_value(key, value)
+        super().__setattr__(key, current_value(key, value))
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:

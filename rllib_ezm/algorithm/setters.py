@@ -34,6 +34,9 @@ GROUPS: dict[str, type[Any]] = {
 RENAMED = {"weights_on_the_wire": "weight_transfer_dtype"}
 """Old name of a setting -> its name."""
 
+RENAMED_VALUES = {"value_reduction": {"min2": "random_pair"}}
+"""Setting -> old name of a value -> its name."""
+
 PASSED_ON: Any = NotProvided
 
 
@@ -100,6 +103,22 @@ def warn_renamed(old: str, stacklevel: int) -> None:
         DeprecationWarning,
         stacklevel=stacklevel,
     )
+
+
+def current_value(setting: str, value: Any) -> Any:
+    """The value of a setting under its name of today, also that of an older checkpoint."""
+    return RENAMED_VALUES.get(setting, {}).get(value, value) if isinstance(value, str) else value
+
+
+def warn_renamed_value(setting: str, value: Any) -> None:
+    """Say which name a value has now, if it has another one."""
+    current = current_value(setting, value)
+    if current is not value:
+        warnings.warn(
+            f"{setting}={value!r} is now {current!r}; the old name goes with the next release.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
 
 
 def renamed(old: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.rllib_settings import UNREAD, RLlibSettings
-from rllib_ezm.algorithm.setters import GROUPS, RENAMED
+from rllib_ezm.algorithm.setters import GROUPS, RENAMED, RENAMED_VALUES
 from rllib_ezm.algorithm.setting_names import setter_of
 from rllib_ezm.utils.settings import Row, describe
 
@@ -63,6 +63,8 @@ def _sections() -> Iterator[str]:
     yield "The old names work and warn (`DeprecationWarning`) until the next release.\n"
     yield "| old name | name |\n| --- | --- |"
     yield from (f"| `{old}` | `{new}` |" for old, new in RENAMED.items())
+    for name, values in RENAMED_VALUES.items():
+        yield from (f"| `{name}={old!r}` | `{name}={new!r}` |" for old, new in values.items())
     yield ""
 
 

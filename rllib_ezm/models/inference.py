@@ -5,8 +5,8 @@ A `FoldedModel` computes what `WorldModel` computes in eval mode, in fewer and c
 * BatchNorm is folded into the layer before it, LayerNorm's affine part into the layer after it;
 * what the task embedding adds to the first layer of an encoder is a bias per task;
 * embeddings are normalized once, and all weights are cast once, not once per call;
-* value heads and the policy head are calls of their own: a search needs 2 of 5 value heads, and the
-  policy only where it opens a node.
+* value heads and the policy head are calls of their own: a search may need 2 of 5 value heads, and
+  the policy only where it opens a node.
 
 Shapes as in `world_model.py`: `M` rows, `V` value heads; `F = H + E`, the width of the value-policy
 trunk.

@@ -29,11 +29,11 @@ def draw_heads(
     *,
     as_numbers: bool = False,
 ) -> Heads:
-    """Value heads to evaluate: all for "mean", two at random for "min2".
+    """Value heads to evaluate: two at random for "random_pair", all for "min" and "mean".
 
     Args:
         num_heads: V.
-        reduction: "mean" or "min2".
+        reduction: One of `VALUE_REDUCTIONS`.
         device: Where they are drawn.
         generator: Of that device.
         as_numbers: Read them from the device, which on a CPU saves copying their weights.
@@ -43,7 +43,7 @@ def draw_heads(
     """
     if reduction not in VALUE_REDUCTIONS:
         raise ValueError(f"value_reduction {reduction!r} is unknown; use one of {VALUE_REDUCTIONS}")
-    if reduction == "mean" or num_heads <= 2:
+    if reduction != "random_pair" or num_heads <= 2:
         return tuple(range(num_heads))
     drawn = torch.randperm(num_heads, generator=generator, device=device)[:2]
     return tuple(drawn.tolist()) if as_numbers else drawn
@@ -56,7 +56,7 @@ def reduce_values(
 
     Args:
         values: Decoded values of the heads of `draw_heads`.
-        reduction: "mean" or "min2" (their minimum).
+        reduction: "mean"; "random_pair" and "min" are the minimum of what was drawn.
         clip_min: Lower bound applied to each head first; None for no bound.
     """
     if clip_min is not None:
@@ -69,7 +69,7 @@ class ModelInSearch:
 
     Args:
         view: The folded model.
-        value_reduction: See `draw_heads`; "min2" draws anew at each step.
+        value_reduction: See `draw_heads`; "random_pair" draws anew at each step.
         value_clip_min: Lower bound of the values of each head, or None.
         as_numbers: See `draw_heads`.
     """
@@ -123,8 +123,8 @@ class WorldModelPlanner(ABC):
     Args:
         model: The world model.
         action_mask: [T, A], 1 for the real action dimensions of each task.
-        value_reduction: "mean" over the value heads, or "min2": the minimum of two of them, drawn
-            at random once a call of the model.
+        value_reduction: "mean" or "min" of all value heads, or "random_pair": the minimum of two
+            of them, drawn at random once a call of the model.
         value_clip_min: Lower bound of predicted values, or None.
         precision: "float32", "bfloat16", "float16", or "auto", see `resolve_dtype`.
         chunk_size: Roots searched at once on a CPU, which bounds memory (smaller chunks are not
@@ -141,7 +141,7 @@ class WorldModelPlanner(ABC):
         model: WorldModel,
         action_mask: torch.Tensor,
         *,
-        value_reduction: str = "min2",
+        value_reduction: str = "random_pair",
         value_clip_min: float | None = None,
         precision: str = "float32",
         chunk_size: int = 512,

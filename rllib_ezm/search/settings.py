@@ -10,7 +10,7 @@ from rllib_ezm.models.precision import Precision
 from rllib_ezm.utils.settings import SettingsGroup, setting, settings_of
 
 RootPrior = Literal["uniform", "policy"]
-ValueReduction = Literal["mean", "min2"]
+ValueReduction = Literal["random_pair", "min", "mean"]
 VALUE_REDUCTIONS: tuple[ValueReduction, ...] = get_args(ValueReduction)
 
 
@@ -88,7 +88,10 @@ class PlanningSettings(BaseSearchSettings):
         note="0 acts with the policy mean",
     )
     value_reduction: ValueReduction = setting(
-        "min2", 'The "mean" of the value heads, or "min2": the minimum of two random ones.'
+        "random_pair",
+        "What becomes of the value heads, in the search and in targets: the minimum of a "
+        '"random_pair" of them, drawn anew for each call of the model, the "min" of all, or their '
+        '"mean".',
     )
     value_clip_min: float | None = setting(None, "Lower bound of predicted values; None: no bound.")
     inference_precision: Precision = setting(

@@ -84,7 +84,7 @@ WRONG_SEARCH: dict[str, tuple[list[Any], str]] = {
     "minmax_delta": ([0.0, None], "> 0|finite number"),
     "wide_candidates_at_eval": ([None], "True or False"),
     "num_simulations_at_eval": ([-1, 1.5], "integer >= 0, or None"),
-    "value_reduction": (["min"], "mean.*min2"),
+    "value_reduction": (["max", 2, None], "random_pair.*min.*mean"),
     "value_clip_min": (["0", -math.inf], "finite number, or None"),
     "inference_precision": (["half"], "float32.*bfloat16.*float16"),
 }
@@ -346,7 +346,7 @@ def test_the_released_preset() -> None:
     assert config.value_mixing == "age"
     assert config.entropy_coeff == -5e-3 * config.get_task_set().action_dim
     assert (config.use_gumbel_noise, config.root_prior) == (False, "uniform")
-    assert (config.value_reduction, config.value_clip_min) == ("min2", 0.0)
+    assert (config.value_reduction, config.value_clip_min) == ("random_pair", 0.0)
     assert config.wide_candidates_at_eval is True
     assert config.evaluation_duration == 1
     config.validate()

@@ -170,6 +170,34 @@ def test_the_warning_points_at_the_old_name(change: Callable[[Any], Any]) -> Non
     assert warned[0].filename == __file__
 
 
+def write_value(config: EZMConfig) -> None:
+    config.value_reduction = "min2"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config.search(value_reduction="min2"),
+        lambda config: config.update_from_dict({"value_reduction": "min2"}),
+        write_value,
+    ],
+    ids=["setter", "dict", "attribute"],
+)
+def test_the_old_name_of_a_value_works_and_warns(change: Callable[[Any], Any]) -> None:
+    config = EZMConfig().search(value_reduction="mean")
+    with pytest.warns(DeprecationWarning, match="'min2' is now 'random_pair'") as warned:
+        change(config)
+    assert config.value_reduction == "random_pair"
+    assert len(warned) == 1
+
+
+def test_a_stored_config_may_have_the_old_name_of_a_value() -> None:
+    config = tiny_config([scripted_task(5)])
+    vars(config)["value_reduction"] = "min2"  # as unpickling does
+    config.validate()
+    assert config.model_config["value_reduction"] == "random_pair"
+
+
 def test_every_setting_of_a_search_reaches_it() -> None:
     config = tiny_config([scripted_task(5)]).search(c_visit=7.0, c_scale=0.3)
     model = config.model_config

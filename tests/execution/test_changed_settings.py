@@ -78,7 +78,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "planner": OtherPlanner,
         "wide_candidates_at_eval": True,
         "num_simulations_at_eval": 5,
-        "value_reduction": "mean",
+        "value_reduction": "min",
         "value_clip_min": -0.5,
         "inference_precision": "bfloat16",
     },

@@ -43,6 +43,7 @@ CASES: dict[str, tuple[SearchSettings, dict[str, Any]]] = {
             "grad_clip": None,
         },
     ),
+    "minimum of all value heads": (SMALL, {"value_reduction": "min"}),
     # Autocast knows no meta device: the gradient step stays in fp32.
     "targets in half precision": (SMALL, {"value_mixing": "td", "precision": "bfloat16"}),
 }
@@ -52,7 +53,7 @@ def make_step(
     device: torch.device,
     search: SearchSettings,
     precision: str = "float32",
-    value_reduction: str = "min2",
+    value_reduction: str = "random_pair",
     **changes: Any,
 ) -> GradientStep:
     settings = dataclasses.replace(SETTINGS, **changes)

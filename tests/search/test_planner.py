@@ -16,8 +16,8 @@ TASK_IDS = torch.arange(BATCH) % 2
 SETTINGS = SearchSettings(num_simulations=8, num_candidates=4, policy_candidates=2)
 
 
-def make_planner(seed=0, **options):
-    return GumbelPlanner(tiny_model(seed), ACTION_MASK, **options)
+def make_planner(seed=0, num_value_heads=3, **options):
+    return GumbelPlanner(tiny_model(seed, num_value_heads=num_value_heads), ACTION_MASK, **options)
 
 
 def observe(seed=0):
@@ -30,29 +30,67 @@ VALUES = torch.tensor([[1.0, 4.0], [3.0, -6.0], [2.0, 8.0]])
 
 def test_reductions_by_hand():
     assert reduce_values(VALUES, "mean").tolist() == [2.0, 2.0]
-    assert reduce_values(VALUES[:2], "min2").tolist() == [1.0, -6.0]
-    assert reduce_values(VALUES[:1], "min2").tolist() == [1.0, 4.0]
+    assert reduce_values(VALUES, "min").tolist() == [1.0, -6.0]
+    assert reduce_values(VALUES[1:], "random_pair").tolist() == [2.0, -6.0]
+    assert reduce_values(VALUES[:1], "random_pair").tolist() == [1.0, 4.0]
 
 
 def test_clipping_comes_before_the_reduction():
     # Column 1 clipped at 0: (4 + 0 + 8) / 3 = 4, where clipping the mean would leave 2.
     assert reduce_values(VALUES, "mean", clip_min=0.0).tolist() == [2.0, 4.0]
-    assert reduce_values(VALUES[:2], "min2", clip_min=0.0).tolist() == [1.0, 0.0]
+    assert reduce_values(VALUES, "min", clip_min=0.0).tolist() == [1.0, 0.0]
+    assert reduce_values(VALUES[:2], "random_pair", clip_min=0.0).tolist() == [1.0, 0.0]
 
 
-def test_min2_draws_every_pair_of_heads():
+def test_a_random_pair_is_any_two_heads():
     generator = torch.Generator().manual_seed(0)
     pairs = {
-        tuple(sorted(draw_heads(3, "min2", CPU, generator, as_numbers=True))) for _ in range(60)
+        tuple(sorted(draw_heads(3, "random_pair", CPU, generator, as_numbers=True)))
+        for _ in range(60)
     }
     assert pairs == {(0, 1), (0, 2), (1, 2)}
-    assert draw_heads(3, "mean", CPU) == (0, 1, 2)
-    assert draw_heads(1, "min2", CPU) == (0,)
+    assert draw_heads(1, "random_pair", CPU) == (0,)
+
+
+@pytest.mark.parametrize("reduction", ["min", "mean"])
+def test_all_heads_are_read_and_nothing_is_drawn(reduction):
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert draw_heads(5, reduction, CPU, generator) == (0, 1, 2, 3, 4)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_the_default_is_the_pair_that_was_drawn_before_it_had_this_name():
+    planner, observations = make_planner(num_value_heads=5), observe()
+    torch.manual_seed(7)
+    root = planner.root(observations, TASK_IDS).root
+    torch.manual_seed(7)
+    pair = torch.randperm(5)[:2]
+    model, embedding = planner.model, planner.model.embed(TASK_IDS)
+    logits = model.predict(root.latent, embedding, root=True).value_logits
+    expected = model.value_support.decode(logits)[pair].amin(0)
+    torch.testing.assert_close(root.value, expected)
+
+
+def test_the_minimum_is_that_of_all_heads_at_the_root_and_in_the_search():
+    planner = make_planner(value_reduction="min", num_value_heads=5)
+    model, embedding = planner.model, planner.model.embed(TASK_IDS)
+    root = planner.root(observe(), TASK_IDS).root
+    logits = model.predict(root.latent, embedding, root=True).value_logits
+    values = model.value_support.decode(logits)
+    assert values.shape[0] == 5
+    torch.testing.assert_close(root.value, values.amin(0))
+    action = torch.rand(BATCH, 3) * ACTION_MASK[TASK_IDS]
+    step = planner.model_in_search().step(root.latent, action, TASK_IDS)
+    logits = model.predict(model.dynamics(root.latent, action, embedding), embedding).value_logits
+    torch.testing.assert_close(step.value, model.value_support.decode(logits).amin(0))
 
 
 @pytest.mark.parametrize("num_heads", [1, 3])
 def test_an_unknown_reduction_is_refused(num_heads):
-    with pytest.raises(ValueError, match=r"'max' is unknown; use one of \('mean', 'min2'\)"):
+    with pytest.raises(
+        ValueError, match=r"'max' is unknown; use one of \('random_pair', 'min', 'mean'\)"
+    ):
         draw_heads(num_heads, "max", CPU)
 
 

@@ -26,12 +26,21 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no embedding in rew": {"task_embedding": ("rep", "dyn", "vp")},
     "no embedding in vp": {"task_embedding": ("rep", "dyn", "rew")},
     "no embedding in dyn, rew, vp": {"task_embedding": ("rep",)},
+    "2 value heads, mean": {"value_reduction": "mean"},
+    "5 value heads, random pair": {"num_value_heads": 5},
+    "5 value heads, min": {"num_value_heads": 5, "value_reduction": "min"},
+    "5 value heads, mean": {"num_value_heads": 5, "value_reduction": "mean"},
 }
 FULL = {
     "path_consistency_coeff": 0.25,
     "independent_replay": True,
     "task_embedding": EMBEDDING,
+    "num_value_heads": 2,
+    "value_reduction": "random_pair",
 }
+
+
+GRID = ("path_consistency_coeff", "independent_replay", "task_embedding")
 
 
 def resolved(config: EZMConfig) -> list[EZMConfig]:
@@ -127,7 +136,7 @@ def test_grid_search_on_own_fields() -> None:
     trials = resolved(config)
     for trial in trials:
         trial.validate()
-    settings = [tuple(getattr(trial, field) for field in FULL) for trial in trials]
+    settings = [tuple(getattr(trial, field) for field in GRID) for trial in trials]
     assert len(set(settings)) == 2 * 2 * 3
     assert (0.0, False, ()) in settings
 
