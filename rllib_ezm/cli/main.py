@@ -18,6 +18,7 @@ import click
 from rllib_ezm.cli.arguments import USER_ERROR
 from rllib_ezm.cli.doctor import doctor
 from rllib_ezm.cli.evaluate import evaluate
+from rllib_ezm.cli.export import export
 from rllib_ezm.cli.inspect import inspect
 from rllib_ezm.cli.interruption import INTERRUPTION
 from rllib_ezm.cli.plan import plan
@@ -74,7 +75,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (train, evaluate, report, inspect, doctor, plan):
+for command in (train, evaluate, export, report, inspect, doctor, plan):
     cli.add_command(command)
 
 

@@ -18,7 +18,7 @@ from rllib_ezm.models.policy_distribution import mode_squashed, sample_squashed
 from rllib_ezm.models.world_model import WorldModel, WorldModelSpec
 from rllib_ezm.policy.description import PolicyDescription
 from rllib_ezm.search.registry import make_planner
-from rllib_ezm.search.settings import search_settings
+from rllib_ezm.search.settings import SearchSettings, search_settings
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.suggestion import did_you_mean
 
@@ -73,6 +73,10 @@ class Policy:
         """Names of the tasks, by id."""
         return tuple(task.name for task in self.description.tasks)
 
+    def search_settings(self, *, deterministic: bool) -> SearchSettings | None:
+        """Of the search in evaluation, or of that in training; None: the mean acts."""
+        return self._searches[deterministic]
+
     def reset(self, seed: int | None = None) -> None:
         """Begin again with the random numbers of a seed; None: of the policy's own.
 
@@ -109,7 +113,7 @@ class Policy:
         """
         if planner not in ("search", "mean"):
             raise ValueError(f'planner={planner!r}: use "search" or "mean".')
-        task_id = self._task_id(task)
+        task_id = self.task_id(task)
         spaces = self.description.tasks[task_id].spaces
         rows, is_batch = self._rows(observation, task_id)
         with torch.no_grad(), self._random_numbers():
@@ -124,7 +128,7 @@ class Policy:
             observation: See `predict`.
             task: See `predict`.
         """
-        task_id = self._task_id(task)
+        task_id = self.task_id(task)
         rows, is_batch = self._rows(observation, task_id)
         with torch.no_grad():
             task_ids = self._ids(task_id, len(rows))
@@ -151,7 +155,12 @@ class Policy:
     def _ids(self, task_id: int, rows: int) -> torch.Tensor:
         return torch.full((rows,), task_id, device=self._device)
 
-    def _task_id(self, task: str | None) -> int:
+    def task_id(self, task: str | None) -> int:
+        """Its number; None: of the only task.
+
+        Raises:
+            ValueError: There is no such task.
+        """
         if task is None and len(self.tasks) == 1:
             return 0
         if task not in self.tasks:

@@ -97,13 +97,17 @@ class ModelInSearch:
         reward_logits = view.reward(latent, action, tasks)
         next_latent = view.dynamics(latent, action, tasks)
         features = view.features(next_latent, tasks)
-        heads = draw_heads(
-            view.num_value_heads, self._reduction, latent.device, as_numbers=self._as_numbers
-        )
-        logits = torch.stack([reward_logits, *view.value(features, heads)])
+        logits = torch.stack([reward_logits, *view.value(features, self.draw_heads())])
         scalars = expected_scalar(logits, self._atoms[: len(logits)])
         value = reduce_values(scalars[1:], self._reduction, clip_min=self._clip_min)
         return StepOutput(next_latent, features, scalars[0], value)
+
+    def draw_heads(self) -> Heads:
+        """The value heads of one step, see `draw_heads`."""
+        view = self._view
+        return draw_heads(
+            view.num_value_heads, self._reduction, view.device, as_numbers=self._as_numbers
+        )
 
 
 class WorldModelPlanner(ABC):
