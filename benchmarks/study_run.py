@@ -140,13 +140,13 @@ class Run:
             "cpu_seconds": study.cpu_seconds,
             "decisions": study.decisions,
         }
-        if not file.is_file():
-            write_json(file, settings)
-        elif (before := json.loads(file.read_text())) != settings:
+        before = json.loads(file.read_text()) if file.is_file() else {}
+        if before != {name: settings.get(name) for name in before}:
             raise UserError(
                 f"{self.name} was begun with {before}, the study file says {settings}: give the "
                 "variant another name, or the study another --out"
             )
+        write_json(file, settings)
 
     @property
     def used(self) -> tuple[float, float]:

@@ -182,8 +182,12 @@ def test_list_prints_every_run(tmp_path: Path) -> None:
     file = str(ROOT / "benchmarks" / "studies" / "development_walkers.py")
     done = run_command(file, "--list", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "replay_ratio_1: training.replay_ratio=1.0" in done.stdout
-    assert "seed 1: 0% done, 0 CPU s, 0 lives" in done.stdout
+    study = load_study(Path(file))
+    for variant, settings in study.variants.items():
+        assert f"{variant}: {' '.join(settings) or '(as the base)'}\n" in done.stdout
+    for seed in study.seeds:
+        line = f"seed {seed}: 0% done, 0 CPU s, 0 lives"
+        assert done.stdout.count(line) == len(study.variants)
     assert "no variant x; there are base" in run_command(file, "--only", "x").stderr
 
 
