@@ -27,7 +27,7 @@ from rllib_ezm.search.gumbel import (
     store_leaves,
 )
 from rllib_ezm.search.halving import keep_best
-from rllib_ezm.search.sampling import sample_candidates
+from rllib_ezm.search.sampling import sample_actions, with_prior
 from rllib_ezm.search.tree import backup
 
 
@@ -43,7 +43,8 @@ def sequential_search(
 ) -> SearchOutput:
     """As `gumbel_search`, with S model calls of one row per root."""
     root = in_float32_at_least(root)
-    candidates = sample_candidates(root, action_mask, settings, noise, replayed_action)
+    actions = sample_actions(root, action_mask, settings, noise, replayed_action)
+    candidates = with_prior(root, action_mask, settings, noise, actions)
     tree = start_tree(root, settings)
     survivors = candidates.first_score.argsort(dim=-1, descending=True, stable=True)
     rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)

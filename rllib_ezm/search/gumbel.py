@@ -11,13 +11,15 @@ from typing import NamedTuple
 import torch
 
 from rllib_ezm.search.halving import keep_best, num_expandable_nodes, sequential_halving_schedule
+from rllib_ezm.search.refinement import refine
 from rllib_ezm.search.sampling import (
     Candidates,
     SearchNoise,
     draw_noise,
     num_inner_actions,
-    sample_candidates,
+    sample_actions,
     sample_child,
+    with_prior,
 )
 from rllib_ezm.search.settings import SearchSettings
 from rllib_ezm.search.tree import (
@@ -116,7 +118,10 @@ def gumbel_search(
     root = in_float32_at_least(root)
     noise = _given_or_drawn(noise, generator, root, settings)
     _check_shapes(root, task_ids, action_mask, settings, noise, replayed_action)
-    candidates = sample_candidates(root, action_mask, settings, noise, replayed_action)
+    actions = sample_actions(root, action_mask, settings, noise, replayed_action)
+    if settings.refined_candidates:
+        actions = refine(model, root, task_ids, action_mask, settings, actions)
+    candidates = with_prior(root, action_mask, settings, noise, actions)
     tree = start_tree(root, settings)
     survivors = candidates.first_score.argsort(dim=-1, descending=True, stable=True)
     rounds = sequential_halving_schedule(settings.num_simulations, settings.num_candidates)

@@ -72,19 +72,31 @@ def num_inner_actions(settings: SearchSettings) -> int:
     return settings.num_simulations - rounds[0].num_visits
 
 
-def sample_candidates(
+def sample_actions(
     root: RootOutput,
     action_mask: torch.Tensor,
     settings: SearchSettings,
     noise: SearchNoise,
     replayed_action: torch.Tensor | None = None,
-) -> Candidates:
-    """Sample the root's actions from its policy, the last of them replaced by a replayed one."""
+) -> torch.Tensor:
+    """The root's actions [B, N, A] from its policy, the last of them replaced by a replayed one."""
     mean, log_std, mask = (x.unsqueeze(1) for x in (root.mean, root.log_std, action_mask))
     scale = _root_std_scale(noise.root, settings)
     actions = sample_squashed(mean, log_std, noise.root, scale, mask)
     if replayed_action is not None:
         actions[:, -1] = replayed_action * action_mask
+    return actions
+
+
+def with_prior(
+    root: RootOutput,
+    action_mask: torch.Tensor,
+    settings: SearchSettings,
+    noise: SearchNoise,
+    actions: torch.Tensor,
+) -> Candidates:
+    """The candidates of actions [B, N, A]: their prior, and scores before any visit."""
+    mean, log_std, mask = (x.unsqueeze(1) for x in (root.mean, root.log_std, action_mask))
     if settings.root_prior == "policy":
         logits = squashed_log_prob(actions, mean, log_std, mask)
     else:

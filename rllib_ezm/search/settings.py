@@ -29,6 +29,16 @@ class BaseSearchSettings(SettingsGroup):
     wide_std_factor: float = setting(
         3.0, "Inflation of the standard deviation of the other candidates.", above=0
     )
+    refined_candidates: int = setting(
+        0,
+        "How many of the candidates, the first ones, are moved uphill by the model's gradient.",
+        at_least=0,
+        note="at most num_candidates; with a replayed candidate one less",
+    )
+    refinement_steps: int = setting(1, "Gradient steps of each refined candidate.", at_least=1)
+    refinement_size: float = setting(
+        0.5, "Length of such a step, in standard deviations of the policy.", above=0
+    )
     root_prior: RootPrior = setting(
         "uniform",
         'Prior logits of the candidates: "uniform", or their log-density under the "policy".',
@@ -52,6 +62,11 @@ class BaseSearchSettings(SettingsGroup):
         if self.policy_candidates > self.num_candidates:
             raise ValueError(
                 f"policy_candidates={self.policy_candidates}: use a number from 0 to "
+                f"num_candidates={self.num_candidates}"
+            )
+        if self.refined_candidates > self.num_candidates:
+            raise ValueError(
+                f"refined_candidates={self.refined_candidates}: use a number from 0 to "
                 f"num_candidates={self.num_candidates}"
             )
 
