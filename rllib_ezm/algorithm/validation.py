@@ -225,6 +225,11 @@ def _check_searches(config: Config, fail: Fail) -> None:
     _check_planner(config, fail)
     if config.replayed_candidate and config.num_candidates < 2:
         fail("replayed_candidate=True leaves nothing of num_candidates=1 to the policy: use 2.")
+    if config.replayed_candidate and config.refined_candidates >= config.num_candidates:
+        fail(
+            "The replayed candidate is the last one and stays as it was taken: use "
+            f"refined_candidates={config.num_candidates - 1} at most."
+        )
     if config.inference_precision == "float16" and not torch.cuda.is_available():
         fail('float16 needs a CUDA GPU: use inference_precision="bfloat16" or "float32".')
 

@@ -153,6 +153,11 @@ def _settings(
     if name != "gumbel":
         raise UserError(f'The planner {name} has no graph: export the planner "mean".')
     settings = policy.search_settings(deterministic=True)
+    if settings is not None and settings.refined_candidates:
+        raise UserError(
+            "A search that refines its candidates by gradients has no ONNX graph: export the "
+            'planner "mean", or load the policy in Python with load_policy.'
+        )
     if num_simulations is None or settings is None:
         return settings
     if num_simulations == 0:

@@ -76,6 +76,9 @@ WRONG_SEARCH: dict[str, tuple[list[Any], str]] = {
     "num_simulations": ([0, -1, 8.0], "integer >= 1"),
     "num_candidates": ([0, 4.0], "integer >= 1"),
     "policy_candidates": ([-1, 5], "integer >= 0|from 0 to num_candidates=4"),
+    "refined_candidates": ([-1, 5], "integer >= 0|from 0 to num_candidates=4"),
+    "refinement_steps": ([0, None], "integer >= 1"),
+    "refinement_size": ([0.0, None], "> 0"),
     "wide_std_factor": ([0.0, None], "> 0|finite number"),
     "root_prior": (["gaussian"], "uniform.*policy"),
     "use_gumbel_noise": (["yes", 1], "True or False"),
@@ -221,6 +224,10 @@ def test_wrong_task_names_and_options_are_refused_at_once() -> None:
                 replayed_candidate=True
             ),
             "leaves nothing",
+        ),
+        (
+            lambda c: c.search(refined_candidates=4).training(replayed_candidate=True),
+            "refined_candidates=3",
         ),
         (
             lambda c: c.api_stack(
