@@ -29,7 +29,7 @@ __all__ = [
     "register_task",
     "sweep",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "EZM": "rllib_ezm.algorithm.ezm",

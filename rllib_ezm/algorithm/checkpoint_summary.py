@@ -103,7 +103,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     file = folder / SUMMARY_FILE
     if not file.is_file():
         raise UserError(
-            f"{folder} has no {SUMMARY_FILE}: a version before 0.1 wrote it, with its counts in "
+            f"{folder} has no {SUMMARY_FILE}: a version before 0.2 wrote it, with its counts in "
             "pickles alone. Write it anew: EZM.from_checkpoint(...).save_to_path(...)"
         )
     summary: dict[str, Any] = json.loads(file.read_text())
