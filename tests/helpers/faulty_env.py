@@ -37,8 +37,8 @@ class FaultyEnv(gym.Env[Any, Any]):
     """Step t (from 1) gives reward t, the observation is (start, t); twelve steps an episode.
 
     Faults: one of `BAD_NUMBERS` at every seventh step, "step raises" or one of `CALLS` at a seventh
-    step and "reset raises", "reset hangs" or "reset dies" in a second reset, each once if there is a `flag` (a
-    file that must not exist yet), "always" at every seventh step.
+    step and "reset raises", "reset hangs" or "reset dies" in a second reset, each once if there is
+    a `flag` (a file that must not exist yet), "always" at every seventh step.
     """
 
     def __init__(self, fault: str = "none", flag: str | None = None) -> None:

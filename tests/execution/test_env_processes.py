@@ -1,0 +1,54 @@
+"""Training with environments in processes is training with environments in the env runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.run_record import go_on
+from helpers.tiny import scripted_task, tiny_config
+
+from rllib_ezm import EZMConfig
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def config_with(num_env_processes: int, num_env_runners: int = 0) -> EZMConfig:
+    tasks = [scripted_task(5), scripted_task(9), "gym:Pendulum-v1"]
+    config = tiny_config(tasks, num_env_processes=num_env_processes)
+    config.env_runners(num_env_runners=num_env_runners)
+    return config.reporting(min_sample_timesteps_per_iteration=60)
+
+
+def test_a_run_and_its_resumption_are_bit_for_bit_the_same(tmp_path: Path) -> None:
+    records = []
+    for first, second in ((0, 2), (2, 0)):
+        algorithm = config_with(first).build_algo()
+        record = go_on(algorithm, 2)
+        algorithm.save_to_path(tmp_path / f"{first}")
+        algorithm.stop()
+        resumed = config_with(second).build_algo()
+        resumed.restore_from_path(tmp_path / f"{first}")
+        record |= {f"resumed {name}": value for name, value in go_on(resumed, 1).items()}
+        resumed.stop()
+        records.append(record)
+    assert records[0].keys() == records[1].keys()
+    for name, value in records[0].items():
+        np.testing.assert_array_equal(value, records[1][name], err_msg=name)
+
+
+def test_a_remote_env_runner_has_processes_too() -> None:
+    algorithm = config_with(3, num_env_runners=1).evaluation(evaluation_duration=1).build_algo()
+    try:
+        algorithm.train()
+        result = algorithm.train()
+        (ids,) = algorithm.env_runner_group.foreach_env_runner(
+            lambda runner: runner.env.process_ids, local_env_runner=False
+        )
+        assert len(ids) == 3
+        assert algorithm.num_updates > 0
+        assert result["env_runner_restarts"] == 0
+        assert len(algorithm.evaluate()["tasks"]) == 3
+    finally:
+        algorithm.stop()
