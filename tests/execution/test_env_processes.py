@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from helpers.run_record import go_on
 from helpers.tiny import scripted_task, tiny_config
 
-from rllib_ezm import EZMConfig
+from rllib_ezm import EZM, EZMConfig
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -38,17 +40,38 @@ def test_a_run_and_its_resumption_are_bit_for_bit_the_same(tmp_path: Path) -> No
         np.testing.assert_array_equal(value, records[1][name], err_msg=name)
 
 
-def test_a_remote_env_runner_has_processes_too() -> None:
+def process_ids(algorithm: EZM) -> list[int]:
+    (ids,) = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner.env.process_ids, local_env_runner=False
+    )
+    return list(ids)
+
+
+def wait_until_gone(ids: list[int]) -> None:
+    end = time.monotonic() + 20.0
+    while any(Path(f"/proc/{process}").exists() for process in ids) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{process}").exists() for process in ids)
+
+
+def test_the_processes_of_a_remote_env_runner_go_with_it() -> None:
     algorithm = config_with(3, num_env_runners=1).evaluation(evaluation_duration=1).build_algo()
     try:
         algorithm.train()
-        result = algorithm.train()
-        (ids,) = algorithm.env_runner_group.foreach_env_runner(
-            lambda runner: runner.env.process_ids, local_env_runner=False
-        )
-        assert len(ids) == 3
+        assert algorithm.train()["env_runner_restarts"] == 0
         assert algorithm.num_updates > 0
-        assert result["env_runner_restarts"] == 0
         assert len(algorithm.evaluate()["tasks"]) == 3
+        first = process_ids(algorithm)
+        assert len(first) == 3
+        (actor,) = algorithm.env_runner_group._worker_manager.actors().values()
+        ray.kill(actor, no_restart=False)
+        wait_until_gone(first)
+        restarts = 0
+        while restarts == 0 or algorithm.env_runner_group.num_healthy_remote_workers() == 0:
+            restarts = algorithm.train()["env_runner_restarts"]
+        algorithm.train()
+        second = process_ids(algorithm)
+        assert len(second) == 3
     finally:
         algorithm.stop()
+    wait_until_gone(second)
