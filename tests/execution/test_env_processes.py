@@ -12,6 +12,8 @@ from helpers.run_record import go_on
 from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm import EZM, EZMConfig
+from rllib_ezm.algorithm.checkpoint_evaluation import load_env_runner
+from rllib_ezm.tasks.watchdog import WatchedVectorEnv
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -38,6 +40,16 @@ def test_a_run_and_its_resumption_are_bit_for_bit_the_same(tmp_path: Path) -> No
     assert records[0].keys() == records[1].keys()
     for name, value in records[0].items():
         np.testing.assert_array_equal(value, records[1][name], err_msg=name)
+
+
+def test_a_checkpoint_is_played_in_one_process_which_can_film(tmp_path: Path) -> None:
+    algorithm = config_with(2).build_algo()
+    path = Path(algorithm.save_to_path(tmp_path / "checkpoint"))
+    algorithm.stop()
+    runner = load_env_runner(path, episodes=1, num_simulations=None, seed=None)
+    assert isinstance(runner.env, WatchedVectorEnv)
+    assert len(runner.play_episodes()) == 3
+    runner.stop()
 
 
 def process_ids(algorithm: EZM) -> list[int]:
