@@ -5,7 +5,6 @@ Legend: N slots, D padded observation dim, A padded action dim.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -34,8 +33,9 @@ from rllib_ezm.utils.seeding import derived_seed
 
 logger = logging.getLogger(__name__)
 
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-START += "from rllib_ezm.tasks.env_process import main; main(int(sys.argv[2]))"
+START = "import sys; sys.path[:] = {path!r}; import rllib_ezm.tasks.env_process as process; "
+START += "process.main({file_descriptor})"
+"""Before `sys.path` is ours it imports only `sys`, whose name no file of the user can take."""
 
 CLOSING_S = 5.0
 """How long a process may take to close its environments before it is killed."""
@@ -336,8 +336,9 @@ class EnvProcess:
     def _start(self) -> None:
         ours, theirs = Pipe()
         with theirs:
+            code = START.format(path=sys.path, file_descriptor=theirs.fileno())
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", START, json.dumps(sys.path), str(theirs.fileno())],
+                [sys.executable, "-c", code],
                 pass_fds=[theirs.fileno()],
                 env={"OMP_NUM_THREADS": "1", **os.environ},
             )

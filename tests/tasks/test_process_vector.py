@@ -291,3 +291,36 @@ def test_no_process_outlives_a_killed_env_runner() -> None:
         assert all(map(is_running, processes))
         runner.kill()
     wait_until_gone(processes)
+
+
+def test_a_process_needs_neither_torch_nor_ray() -> None:
+    code = "import sys, rllib_ezm.tasks.env_process; print({'torch', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_a_file_of_the_user_hides_no_module_of_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise ImportError('the wrong module')\n")
+    monkeypatch.chdir(tmp_path)
+    env = ProcessVector(faulty_tasks("none"), [0], 1, SETTINGS)
+    assert env.reset(seed=1)[1] == [{}]
+    env.close()
+
+
+class GoneElsewhere:
+    """A factory that no other process can have."""
+
+    def __call__(self) -> FaultyEnv:
+        return FaultyEnv()
+
+    def __reduce__(self) -> Any:
+        return os.fspath, (len,)  # raises where it is unpickled
+
+
+def test_tasks_that_cannot_reach_a_process_are_an_error_at_once() -> None:
+    env = ProcessVector(task_set([TaskSpec("gone", GoneElsewhere())]), [0], 1, SETTINGS)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*TypeError"):
+        env.reset(seed=1)
+    env.close()
