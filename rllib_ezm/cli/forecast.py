@@ -156,7 +156,7 @@ def updates_on(card: GpuFigures, config: EZMConfig) -> CardUpdate:
     )
     if not mixed:
         return update
-    text = f"{update.source}; train_precision and inference_precision differ: both as float32"
+    text = f"{update.source}; as the precisions of training and search differ, all in float32"
     return dataclasses.replace(update, measured=False, source=text)
 
 
@@ -171,7 +171,7 @@ def with_updates_of(rates: Rates, card: GpuFigures, update: CardUpdate) -> Rates
         rates,
         seconds_per_update=update.seconds,
         device_memory=update.memory or 0,
-        learning_from=f"{how} on {card.card} ({card.memory_gib:g} GiB), {update.source}:",
+        learning_from=f"{how} on {card.card}, {card.memory_gib:g} GiB ({update.source}):",
     )
 
 

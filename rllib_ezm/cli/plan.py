@@ -49,13 +49,13 @@ def plan(
 
         if not isinstance(experiment_file.config, EZMConfig):
             raise UserError(f"{file}: `config` is not an EZMConfig: its cost cannot be planned")
+        cluster.set_verbosity(verbose=False)
         card, here = None, experiment_file
         if gpu_json is not None:
             card = GpuFigures(gpu_json)
             update = forecast.updates_on(card, experiment_file.config)
             config = forecast.without_gpus(experiment_file.config)
             here = dataclasses.replace(experiment_file, config=config)
-        cluster.set_verbosity(verbose=False)
         with cluster.ray_for(
             cluster.trial_resources(here), address=None, num_cpus=ray_num_cpus, verbose=False
         ):
