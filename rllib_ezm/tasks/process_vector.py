@@ -6,20 +6,14 @@ Legend: N slots, D padded observation dim, A padded action dim.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cloudpickle
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -27,18 +21,11 @@ from gymnasium.vector.utils import batch_space
 from rllib_ezm.tasks.env_process import RESET, STEP, WAIT, Raised, Reply, Request, Setup
 from rllib_ezm.tasks.failure import ENV_FAILURES, EnvironmentFailedError
 from rllib_ezm.tasks.multitask import TaskSet
+from rllib_ezm.tasks.process_handle import EnvProcess
 from rllib_ezm.tasks.watchdog import STEP as STEP_CALL
-from rllib_ezm.tasks.watchdog import Death, read_death
 from rllib_ezm.utils.seeding import derived_seed
 
 logger = logging.getLogger(__name__)
-
-START = "import sys; sys.path[:] = {path!r}; import rllib_ezm.tasks.env_process as process; "
-START += "process.main({file_descriptor})"
-"""Before `sys.path` is ours it imports only `sys`, whose name no file of the user can take."""
-
-CLOSING_S = 5.0
-"""How long a process may take to close its environments before it is killed."""
 
 
 class RemoteSlot:
@@ -294,78 +281,6 @@ class ProcessVector(VectorEnv[Any, Any, Any]):
         return guilty
 
 
-class EnvProcess:
-    """One process, which begins with the first request.
-
-    Args:
-        slots: Numbers of its slots.
-        setup: What they are made of.
-    """
-
-    def __init__(self, slots: list[int], setup: Setup) -> None:
-        self.slots = slots
-        self.exit_code: int | None = None
-        self._setup = setup
-        self._popen: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process, if it runs."""
-        if self._popen is None or self._popen.poll() is not None:
-            return None
-        return self._popen.pid
-
-    def send(self, request: Request) -> None:
-        """Ask it; where it has ended, `receive` says so."""
-        try:
-            if self._connection is None:
-                self._start()
-            self._connection.send(request)  # type: ignore[union-attr]
-        except (BrokenPipeError, ConnectionResetError):
-            logger.debug("process %s has ended before it was asked", self.pid)
-
-    def receive(self) -> Reply | Raised | None:
-        """Its answer; None if it has ended instead."""
-        try:
-            answer: Reply | Raised = self._connection.recv()  # type: ignore[union-attr]
-        except (EOFError, ConnectionResetError):
-            return None
-        return answer
-
-    def _start(self) -> None:
-        ours, theirs = Pipe()
-        with theirs:
-            code = START.format(path=sys.path, file_descriptor=theirs.fileno())
-            self._popen = subprocess.Popen(
-                [sys.executable, "-c", code],
-                pass_fds=[theirs.fileno()],
-                env={"OMP_NUM_THREADS": "1", **os.environ},
-            )
-            self._connection = ours
-        ours.send_bytes(cloudpickle.dumps(self._setup))
-
-    def bury(self) -> Death | None:
-        """Forget a process that has ended; returns what it died of, if that was an environment."""
-        self.end(0.0)
-        file = Path(self._setup.black_box)
-        death = read_death(file)
-        file.unlink(missing_ok=True)
-        return death
-
-    def end(self, patience_s: float) -> None:
-        """Close the connection, upon which the process ends; kill it if that takes too long."""
-        if self._connection is None or self._popen is None:
-            return
-        self._connection.close()
-        try:
-            self.exit_code = self._popen.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self.exit_code = self._popen.wait()
-        self._connection = self._popen = None
-
-
 def _checked(answer: Reply | Raised) -> Reply:
     if isinstance(answer, Reply):
         return answer
@@ -374,5 +289,7 @@ def _checked(answer: Reply | Raised) -> Reply:
 
 def _end_all(processes: list[EnvProcess], folder: Path) -> None:
     for process in processes:
-        process.end(CLOSING_S)
+        process.close()
+    for process in processes:
+        process.end()
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,8 +12,9 @@ from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm.algorithm.update_cost import count_update
 from rllib_ezm.cli.experiment_file import ExperimentFile
-from rllib_ezm.cli.forecast import Rates, forecast, updates_on, with_updates_of, without_gpus
+from rllib_ezm.cli.forecast import Rates, forecast
 from rllib_ezm.cli.gpu_figures import GpuFigures
+from rllib_ezm.cli.gpu_forecast import updates_on, with_updates_of, without_gpus
 from rllib_ezm.cli.main import main
 from rllib_ezm.utils.errors import UserError
 
