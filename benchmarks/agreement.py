@@ -69,7 +69,7 @@ def main() -> None:
     pin()
     torch.manual_seed(0)
     batch = algo.replay_buffer.sample(args.states)
-    observations = torch.from_numpy(batch["obs"][:, 0])
+    observations = torch.as_tensor(batch["obs"][:, 0]).cpu()
     task_ids = torch.from_numpy(batch["task_ids"]).long()
     # One pair of heads for both sides: "random_pair" of the checkpoint draws its own at every call.
     exact, rounded = (

@@ -100,8 +100,9 @@ def load_env_runner(
         config.debugging(seed=seed)
     if num_simulations is not None:
         config.num_simulations_at_eval = num_simulations
+    config.env_config = {**config.env_config, "num_env_processes": 0}  # `film` takes slots of it
     if protocol is not None:
-        config.env_config = {**config.env_config, "termination": PROTOCOLS[protocol]}
+        config.env_config["termination"] = PROTOCOLS[protocol]
     runner = MultiTaskEnvRunner(config=config, worker_index=0, num_workers=0)
     runner.module.restore_from_path(path / MODULE_PATH)
     runner.restore_connectors(path / connector_folder(path))

@@ -114,6 +114,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         tasks: Sequence[str | Mapping[str, Any] | TaskSpec],
         *,
         envs_per_task: int = 1,
+        num_env_processes: int = 0,
         termination: str = "respect",
         max_consecutive_env_failures: int = MAX_CONSECUTIVE_FAILURES,
         env_step_timeout_s: float | None = ENV_STEP_TIMEOUT_S,
@@ -125,6 +126,9 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             tasks: Names ("dmc:walker-run", "gym:Pendulum-v1", a registered name), dicts of a name
                 and options, or specs.
             envs_per_task: Copies of each task's environment, distributed over the env runners.
+            num_env_processes: Processes of each env runner that step its environments at the same
+                time, while one search serves all of them; 0: the env runner steps them itself, one
+                after the other. Each takes a core: see `num_cpus_per_env_runner`.
             termination: "respect", or "ignore" to drop terminations as the released code does.
             max_consecutive_env_failures: An environment that raises an exception is built again and
                 its episode truncated; so many times in a row, for one task in one slot, end the
@@ -146,6 +150,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
             "tasks": specs,
             "termination": termination,
             "envs_per_task": envs_per_task,
+            "num_env_processes": num_env_processes,
             "max_consecutive_env_failures": max_consecutive_env_failures,
             "env_step_timeout_s": env_step_timeout_s,
         }

@@ -23,6 +23,7 @@ from rllib_ezm.tasks.failure import (
 from rllib_ezm.tasks.multitask import TaskSet, task_set
 from rllib_ezm.tasks.padding import INFO_METRIC, PHYSICS_ERROR
 from rllib_ezm.tasks.pool import EnvPool
+from rllib_ezm.tasks.process_vector import ProcessVector, SlotSettings
 from rllib_ezm.tasks.slot import TaskSlot
 from rllib_ezm.tasks.watchdog import (
     ENV_STEP_TIMEOUT_S,
@@ -101,10 +102,10 @@ class MultiTaskEnvRunner(OpenEnvRunner):
     Works unchanged under RLlib's other algorithms.
 
     `env_config`: `tasks` (see `rllib_ezm.tasks.task_set`), `termination` ("respect"),
-    `max_consecutive_env_failures` (10, see `TaskSlot`), `env_step_timeout_s` (60, see `Watchdog`)
-    and `envs_per_task` (1). The T * envs_per_task slots are distributed over the env runners. An
-    env runner that gets tasks by name reads their sizes itself; `EZMConfig` and `on_tasks` do so
-    once for all.
+    `max_consecutive_env_failures` (10, see `TaskSlot`), `env_step_timeout_s` (60, see `Watchdog`),
+    `num_env_processes` (0, see `ProcessVector`) and `envs_per_task` (1). The T * envs_per_task
+    slots are distributed over the env runners. An env runner that gets tasks by name reads their
+    sizes itself; `EZMConfig` and `on_tasks` do so once for all.
     """
 
     _playing: bool = False
@@ -144,24 +145,35 @@ class MultiTaskEnvRunner(OpenEnvRunner):
         self.slot_tasks: list[int | None] = [None] * len(slots)
         self._first_tasks: list[int | None] = list(slots)
         self._episode_index = [0] * len(slots)
-        pool = EnvPool(self.tasks, options.get("termination", "respect"))
-        limit = options.get("max_consecutive_env_failures", MAX_CONSECUTIVE_FAILURES)
-
-        watchdog = Watchdog(options.get("env_step_timeout_s", ENV_STEP_TIMEOUT_S), self._black_box)
-
-        def make_slot_of(task: int) -> TaskSlot:
-            return TaskSlot(
-                self.tasks, task, pool=pool, max_consecutive_failures=limit, watchdog=watchdog
-            )
-
-        self.env = WatchedVectorEnv(
-            watchdog,
-            [functools.partial(make_slot_of, task) for task in slots],
-            autoreset_mode=AutoresetMode.NEXT_STEP,
-        )
+        self.env = self._make_vector(slots)
         self.num_envs = len(slots)
         self.reset_before_sampling()
         self.report_environment()
+
+    def _make_vector(self, slots: list[int]) -> Any:
+        """The vector environment of these tasks, in this process or in some of its own."""
+        options = self.config.env_config
+        settings = SlotSettings(
+            options.get("termination", "respect"),
+            options.get("max_consecutive_env_failures", MAX_CONSECUTIVE_FAILURES),
+            options.get("env_step_timeout_s", ENV_STEP_TIMEOUT_S),
+        )
+        num_processes = options.get("num_env_processes", 0)
+        if num_processes:
+            return ProcessVector(self.tasks, slots, num_processes, settings)
+        watchdog = Watchdog(settings.timeout_s, self._black_box)
+        make_slot_of = functools.partial(
+            TaskSlot,
+            self.tasks,
+            pool=EnvPool(self.tasks, settings.termination),
+            max_consecutive_failures=settings.max_consecutive_failures,
+            watchdog=watchdog,
+        )
+        return WatchedVectorEnv(
+            watchdog,
+            [functools.partial(make_slot_of, task_id=task) for task in slots],
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
 
     @override(OpenEnvRunner)
     def sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
@@ -339,7 +351,8 @@ class MultiTaskEnvRunner(OpenEnvRunner):
                     before.episode_return + chunk.get_return(),
                     before.length + len(chunk),
                     ended_by_physics_error(chunk),
-                    before.env_failures + count_env_failures(chunk),
+                    before.env_failures
+                    + max(count_env_failures(chunk), ended_by_env_failure(chunk)),
                     info_metrics(chunk),
                 )
                 if chunk.is_done:
@@ -430,7 +443,7 @@ def count_env_failures(episode: SingleAgentEpisode) -> int:
 
 
 def ended_by_env_failure(episode: SingleAgentEpisode) -> bool:
-    """Whether the environment failed in the last step so far, which it therefore did not make."""
+    """Whether the last step so far was not made: the environment failed, or its process ended."""
     return episode.is_done and ENV_FAILURES in episode.get_infos(-1)
 
 

@@ -69,7 +69,7 @@ def _check_rllib_settings(config: Config, fail: Fail) -> None:
             ".tasks(..., envs_per_task=n) and distributed over the env runners."
         )
     if VectorizeMode(config.gym_env_vectorize_mode) is not VectorizeMode.SYNC:
-        fail("EZM steps its environments in the env runner: use more env runners instead of ASYNC.")
+        fail("To step environments in processes, set .tasks(..., num_env_processes=n), not ASYNC.")
     if config.restart_failed_sub_environments:
         fail(
             "restart_failed_sub_environments would drop the episodes of all tasks of an env "
@@ -177,6 +177,7 @@ def _check_tasks(config: Config, fail: Fail) -> TaskSet:
         check_value("termination", options.get("termination"), Literal["respect", "ignore"])
         for name in ("envs_per_task", "max_consecutive_env_failures"):
             check_value(name, options.get(name), int, at_least=1)
+        check_value("num_env_processes", options.get("num_env_processes", 0), int, at_least=0)
         timeout = options.get("env_step_timeout_s")
         check_value("env_step_timeout_s", timeout, float | None, above=0)
     except ValueError as error:

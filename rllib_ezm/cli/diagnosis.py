@@ -197,6 +197,9 @@ def experiment(file: ExperimentFile, memory: int) -> Iterator[Finding]:
     config = file.config
     if isinstance(config.num_env_runners, int):  # not a search space
         yield env_runners(config.num_env_runners, num_cores())
+        processes = config.env_config.get("num_env_processes", 0)
+        if isinstance(processes, int) and processes:
+            yield env_processes(max(config.num_env_runners, 1) * processes, num_cores())
     if isinstance(config.num_learners, int) and not isinstance(config.num_gpus_per_learner, dict):
         yield learners(config.num_learners, config.num_gpus_per_learner, num_gpus())
     if isinstance(file.config, EZMConfig):
@@ -223,6 +226,15 @@ def env_runners(runners: int, cores: int) -> Finding:
         fix = f"num_env_runners={max(cores - 1, 1)} leaves a core to the learner; more of them wait"
         return Finding("env runners", WARNING, found, fix)
     return Finding("env runners", OK, found)
+
+
+def env_processes(processes: int, cores: int) -> Finding:
+    """Processes of environments, which all step at once, against the cores of this machine."""
+    found = f"{processes}, on {cores} core{'s' if cores > 1 else ''}"
+    if processes > cores:
+        fix = f"num_env_processes of .tasks(...) so that there are at most {cores} in all"
+        return Finding("env processes", WARNING, found, fix)
+    return Finding("env processes", OK, found)
 
 
 def learners(count: int, gpus_each: float, gpus: int) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import resource
 import sys
@@ -19,10 +18,7 @@ from ray.tune.result import TIME_TOTAL_S, TIMESTEPS_TOTAL, TRAINING_ITERATION
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.ezm import EZM
-from rllib_ezm.algorithm.update_cost import count_update
 from rllib_ezm.cli.experiment_file import ExperimentFile
-from rllib_ezm.cli.gpu_figures import CardUpdate, GpuFigures
-from rllib_ezm.execution.device_columns import check_free_memory
 from rllib_ezm.utils.errors import UserError
 
 NUM_UPDATES = "num_updates_lifetime"
@@ -122,57 +118,6 @@ class Forecast:
         yield f"  memory        {self.memory / GIB:12.1f} GiB with the replay buffer filled"
         if self.replay_on_gpu:
             yield f"  GPU memory    {self.replay_on_gpu / GIB:12.1f} GiB of the replay buffer"
-
-
-def without_gpus(config: EZMConfig) -> EZMConfig:
-    """A copy that runs where there is no GPU, and collects and learns in one process."""
-    here = config.copy(copy_frozen=False)
-    here.learners(num_learners=0, num_gpus_per_learner=0).env_runners(num_gpus_per_env_runner=0)
-    here.asynchrony(asynchronous=False, num_reanalyze_workers=0)
-    return here
-
-
-def updates_on(card: GpuFigures, config: EZMConfig) -> CardUpdate:
-    """What an update takes on a card that was measured elsewhere.
-
-    Raises:
-        UserError: The card's figures lack what is needed, or the replay buffer does not fit on it.
-    """
-    if config.num_learners > 1:
-        raise UserError(
-            f"num_learners={config.num_learners}: {card.file} is of one GPU; plan with "
-            "--set learners.num_learners=1"
-        )
-    precisions = {"bfloat16" if p == "auto" else p for p in _precisions(config)}
-    mixed = len(precisions) > 1
-    update = card.update(
-        *count_update(config),
-        "float32" if mixed else precisions.pop(),
-        compiled=config.compile != "off",
-        captured=config.capture,
-    )
-    check_free_memory(
-        config.replay_bytes_on_gpu(), int(card.memory_gib * GIB) - (update.memory or 0)
-    )
-    if not mixed:
-        return update
-    text = f"{update.source}; train_precision and inference_precision differ: both as float32"
-    return dataclasses.replace(update, measured=False, source=text)
-
-
-def _precisions(config: EZMConfig) -> tuple[str, str]:
-    return config.train_precision, config.inference_precision
-
-
-def with_updates_of(rates: Rates, card: GpuFigures, update: CardUpdate) -> Rates:
-    """Rates whose collection was probed here, and whose updates are those of a card."""
-    how = "measured" if update.measured else "modeled"
-    return dataclasses.replace(
-        rates,
-        seconds_per_update=update.seconds,
-        device_memory=update.memory or 0,
-        learning_from=f"{how} on {card.card} ({card.memory_gib:g} GiB), {update.source}:",
-    )
 
 
 def probe_as_trial(config: EZMConfig, seconds: float, *, learn: bool = True) -> Rates:

@@ -129,7 +129,7 @@ class GpuFigures:
         products = flops / hard.flops_per_second
         launches = 0.0 if "captured" in hard.part else dispatches * self.launch_seconds
         text = (
-            f"{flops / 1e12:.3g} TFLOP at the {hard.flops_per_second / 1e12:.3g} TFLOP/s of "
+            f"{flops / 1e9:,.4g} GFLOP at the {hard.flops_per_second / 1e12:.3g} TFLOP/s of "
             f'"{hard.part}"'
         )
         if launches:

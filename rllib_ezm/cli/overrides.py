@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 EXAMPLE = "e.g. --set training.replay_ratio=1"
 TASKS = "tasks"
-OF_ALL_TASKS = ("envs_per_task", "termination", "max_consecutive_env_failures")
+OF_ALL_TASKS = (
+    "envs_per_task",
+    "num_env_processes",
+    "termination",
+    "max_consecutive_env_failures",
+    "env_step_timeout_s",
+)
 """Arguments of `EZMConfig.tasks` that are no option of a single task."""
 
 WORD = re.compile(r"[A-Za-z][\w:./-]*")

@@ -44,24 +44,24 @@ def plan(
         if stop is not None:
             experiment_file = dataclasses.replace(experiment_file, stop=parse_stop(stop))
         from rllib_ezm.algorithm.config import EZMConfig
-        from rllib_ezm.cli import forecast
+        from rllib_ezm.cli import forecast, gpu_forecast
         from rllib_ezm.cli.gpu_figures import GpuFigures
 
         if not isinstance(experiment_file.config, EZMConfig):
             raise UserError(f"{file}: `config` is not an EZMConfig: its cost cannot be planned")
+        cluster.set_verbosity(verbose=False)
         card, here = None, experiment_file
         if gpu_json is not None:
             card = GpuFigures(gpu_json)
-            update = forecast.updates_on(card, experiment_file.config)
-            config = forecast.without_gpus(experiment_file.config)
+            update = gpu_forecast.updates_on(card, experiment_file.config)
+            config = gpu_forecast.without_gpus(experiment_file.config)
             here = dataclasses.replace(experiment_file, config=config)
-        cluster.set_verbosity(verbose=False)
         with cluster.ray_for(
             cluster.trial_resources(here), address=None, num_cpus=ray_num_cpus, verbose=False
         ):
             click.echo(f"Probing {file.name} for {seconds:g} s ...")
             rates = forecast.probe_as_trial(here.config, seconds, learn=card is None)
     if card is not None:
-        rates = forecast.with_updates_of(rates, card, update)
+        rates = gpu_forecast.with_updates_of(rates, card, update)
     for line in forecast.forecast(experiment_file, rates).lines():
         click.echo(line)

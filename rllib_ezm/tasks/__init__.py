@@ -6,7 +6,8 @@
 Reading order: `spec.py` (names and `TaskSpec`), `dm_control.py`, `gymnasium_task.py` and
 `humanoid_bench.py` (the built-in families; the last one on top of `mujoco_env.py`), `wrappers.py`
 (action repeat), `padding.py` (`PadTask`), `multitask.py` (`TaskSet`), `slot.py` (`TaskSlot`),
-`pool.py` (`EnvPool`), `failure.py` (environments that raise). This layer does not import Ray.
+`pool.py` (`EnvPool`), `failure.py` (environments that raise), `process_vector.py` and
+`env_process.py` (slots in processes). This layer does not import Ray.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ class BlackBox:
     """
 
     def __init__(self, file: Path) -> None:
-        trace = file.with_suffix(".trace")
-        self.previous = _read(file, trace)
+        trace = _trace_of(file)
+        self.previous = read_death(file)
         file.write_bytes(_RECORD.pack(*_NOTHING))
         self.trace = trace.open("w+")
         with file.open("r+b") as opened:
@@ -207,8 +207,9 @@ def _allowed(timeout_s: float | None) -> str:
     )
 
 
-def _read(file: Path, trace: Path) -> Death | None:
-    """What the process before this one died of, if that was an environment."""
+def read_death(file: Path) -> Death | None:
+    """What the process with this black box died of, if that was an environment."""
+    trace = _trace_of(file)
     if not file.exists():
         return None
     task_id, call = _RECORD.unpack(file.read_bytes())
@@ -218,3 +219,7 @@ def _read(file: Path, trace: Path) -> Death | None:
     last_thread = trace.read_text().rpartition("Thread ")[2] if trace.exists() else ""
     place = re.search(r'File "(.*)", line (\d+)', last_thread)
     return Death(task_id, CALLS[call], ":".join(place.groups()) if place else "")
+
+
+def _trace_of(file: Path) -> Path:
+    return file.with_suffix(".trace")

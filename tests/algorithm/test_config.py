@@ -195,6 +195,7 @@ def test_a_grid_search_over_tasks_passes_through() -> None:
         (["gym:Pendulum-v1"], {"termination": "never"}, "respect.*ignore"),
         (["gym:Pendulum-v1"], {"envs_per_task": 0}, "envs_per_task.*integer >= 1"),
         (["gym:Pendulum-v1"], {"max_consecutive_env_failures": 0}, "env_failures.*integer >= 1"),
+        (["gym:Pendulum-v1"], {"num_env_processes": -1}, "num_env_processes=-1 .*integer >= 0"),
         (["gym:Pendulum-v1"], {"env_step_timeout_s": 0}, "env_step_timeout_s=0 .*> 0, or None"),
         (["gym:Pendulum-v1"], {"env_step_timeout_s": 500.0}, r"\(sample_timeout_s=5000\)"),
         (["gym:Pendulum-v1"] * 2, {}, "more than once"),
@@ -236,7 +237,7 @@ def test_wrong_task_names_and_options_are_refused_at_once() -> None:
             "new API stack",
         ),
         (lambda c: c.multi_agent(policies={"a", "b"}), r"\.tasks\("),
-        (lambda c: c.env_runners(gym_env_vectorize_mode="async"), "more env runners"),
+        (lambda c: c.env_runners(gym_env_vectorize_mode="async"), "num_env_processes=n"),
         (lambda c: c.asynchrony(num_reanalyze_workers=2), r"set .asynchrony\(True\)"),
         (
             lambda c: c.asynchrony(True).learners(num_learners=1),

@@ -329,3 +329,41 @@ def test_runners_play_episodes_of_their_own() -> None:
             starts += states[states[:, 1] == 0.0, 0].tolist()
     assert len(starts) > 30
     assert len(set(starts)) == len(starts)
+
+
+def test_environments_in_processes_are_collected_as_in_the_env_runner() -> None:
+    tasks = [*unequal_tasks(), TaskSpec("drawn start", FaultyEnv)]
+    collected, processes = [], []
+    for num_processes in (0, 2):
+        config = tiny_config(tasks, envs_per_task=2, num_env_processes=num_processes)
+        (runner,) = make_runners(config.env_runners(explore=True), 0)
+        runner.reset_and_reseed(3, np.zeros(4, dtype=np.int64))
+        chunks = []
+        for _ in range(4):
+            chunks += runner.sample(num_timesteps=200)
+        collected.append(chunks)
+        processes.append(getattr(runner.env, "process_ids", []))
+        runner.stop()
+    assert [len(ids) for ids in processes] == [0, 2]
+    assert len(collected[0]) == len(collected[1]) > 50
+    for ours, theirs in zip(*collected, strict=True):
+        assert ours.custom_data == theirs.custom_data
+        assert (ours.is_terminated, ours.is_truncated) == (
+            theirs.is_terminated,
+            theirs.is_truncated,
+        )
+        np.testing.assert_array_equal(ours.get_actions(), theirs.get_actions())
+        np.testing.assert_array_equal(ours.get_rewards(), theirs.get_rewards())
+        for name, column in ours.get_observations().items():
+            np.testing.assert_array_equal(column, theirs.get_observations()[name])
+
+
+def test_an_evaluation_counts_episodes_that_a_neighbor_cut_short(tmp_path: Path) -> None:
+    make = functools.partial(FaultyEnv, "dies", str(tmp_path / "flag"))
+    tasks = [TaskSpec("good", FaultyEnv), TaskSpec("bad", make)]
+    config = tiny_config(tasks, num_env_processes=1).evaluation(evaluation_duration=1)
+    config.in_evaluation = True
+    (runner,) = make_runners(config, 0)
+    assert [episode.env_failures for episode in runner.play_episodes()] == [1, 1]
+    assert [episode.env_failures for episode in runner.play_episodes()] == [0, 0]
+    runner.stop()

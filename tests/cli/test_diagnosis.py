@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import ray
+from helpers.tiny import scripted_task, tiny_config
 from packaging.requirements import Requirement
 
 from rllib_ezm.cli import diagnosis as doctor
 from rllib_ezm.cli.diagnosis import FAILURE, NOTE, OK, WARNING
-from rllib_ezm.cli.experiment_file import load_experiment_file
+from rllib_ezm.cli.experiment_file import ExperimentFile, load_experiment_file
 from rllib_ezm.cli.main import main
 from rllib_ezm.tasks import humanoid_bench_import
 
@@ -154,6 +155,21 @@ def test_env_runners_are_compared_with_the_cores(runners, cores, status, fix):
     assert finding.status == status
     assert fix in finding.fix
     assert bool(finding.fix) == bool(fix)
+
+
+@pytest.mark.parametrize(("count", "status"), [(4, OK), (5, WARNING)])
+def test_processes_of_environments_are_compared_with_the_cores(count, status):
+    finding = doctor.env_processes(count, 4)
+    assert finding.status == status
+    assert ("at most 4" in finding.fix) == (status == WARNING)
+
+
+def test_each_env_runner_has_its_processes(tmp_path):
+    config = tiny_config([scripted_task(5)], num_env_processes=3)
+    config.env_runners(num_env_runners=2)
+    file = ExperimentFile(tmp_path / "experiment.py", config, None)
+    finding = of("env processes", doctor.experiment(file, 10**12))
+    assert finding.message.startswith("6, on ")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from helpers.tiny import scripted_task, tiny_config
 
 from rllib_ezm.algorithm.update_cost import count_update
 from rllib_ezm.cli.experiment_file import ExperimentFile
-from rllib_ezm.cli.forecast import Rates, forecast, updates_on, with_updates_of, without_gpus
+from rllib_ezm.cli.forecast import Rates, forecast
 from rllib_ezm.cli.gpu_figures import GpuFigures
+from rllib_ezm.cli.gpu_forecast import updates_on, with_updates_of, without_gpus
 from rllib_ezm.cli.main import main
 from rllib_ezm.utils.errors import UserError
 
@@ -104,7 +105,7 @@ def test_a_part_that_failed_is_named(part: Any, tmp_path: Path) -> None:
 def test_where_precisions_differ_the_slower_one_is_taken_for_both(tmp_path: Path) -> None:
     card = GpuFigures(write(tmp_path, FIGURES))
     config = tiny_config([scripted_task(5)]).search(inference_precision="auto")
-    assert "differ: both as float32" in updates_on(card, config).source
+    assert "differ, all in float32" in updates_on(card, config).source
     config.training(train_precision="bfloat16")
     assert '"updates, hard, bfloat16, eager"' in updates_on(card, config).source
     with pytest.raises(UserError, match=r"num_learners=2: .*of one GPU"):
@@ -135,7 +136,7 @@ def test_a_file_with_gpus_is_planned_where_there_is_none(tmp_path: Path, capsys:
     assert re.search(
         r"measured on this machine over [\d,]+ env steps:\n  collection .*env steps/s", said
     )
-    assert "modeled on NVIDIA Made-up (80 GiB), " in said
+    assert "modeled on NVIDIA Made-up, 80 GiB (" in said
     assert "the whole file: 1,040 env steps, 300 updates" in said
 
 
@@ -146,7 +147,7 @@ def test_headings_say_what_is_measured_where(tmp_path: Path) -> None:
     assert found.seconds_per_update == 0.05
     assert found.device_memory == 9 * 2**30
     assert found.learning_from is not None
-    assert found.learning_from.startswith("measured on NVIDIA Made-up (80 GiB)")
+    assert found.learning_from.startswith("measured on NVIDIA Made-up, 80 GiB (")
 
 
 def test_a_replay_buffer_that_does_not_fit_on_the_card_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from helpers.tiny import scripted_task, tiny_config
 from helpers.train_process import TINY
 from ray.rllib.algorithms.ppo import PPOConfig
 
+from rllib_ezm import EZMConfig
 from rllib_ezm.cli.experiment_file import ExperimentFile
 from rllib_ezm.cli.main import main
-from rllib_ezm.cli.overrides import notes, override
+from rllib_ezm.cli.overrides import OF_ALL_TASKS, notes, override
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.sweep import configs_of, sweep
 
@@ -145,3 +147,13 @@ def test_a_resumed_run_keeps_what_was_set(
     lives = [json.loads(line)["config"] for line in results.read_text().splitlines()]
     assert [life["lr"] for life in lives] == [1e-3, 1e-3]
     assert all("max_episode_steps=10" in str(life["env_config"]) for life in lives)
+
+
+def test_every_argument_of_tasks_beside_the_tasks_can_be_set(config: Any) -> None:
+    parameters = inspect.signature(EZMConfig.tasks).parameters.values()
+    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert sorted(named) == sorted(OF_ALL_TASKS)
+    texts = ["tasks.num_env_processes=2", "tasks.env_step_timeout_s=None"]
+    options = override(config, texts).env_config
+    assert options["num_env_processes"] == 2
+    assert options["env_step_timeout_s"] is None

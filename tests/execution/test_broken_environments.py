@@ -33,7 +33,9 @@ def _environments_travel_by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(faulty_env)
 
 
-def broken_config(faults: tuple[str, ...], folder: Path | None, num_env_runners: int) -> EZMConfig:
+def broken_config(
+    faults: tuple[str, ...], folder: Path | None, num_env_runners: int, num_env_processes: int = 0
+) -> EZMConfig:
     tasks = [
         TaskSpec(
             name=fault,
@@ -43,7 +45,12 @@ def broken_config(faults: tuple[str, ...], folder: Path | None, num_env_runners:
         for fault in faults
     ]
     return (
-        tiny_config(tasks, env_step_timeout_s=1.0, max_consecutive_env_failures=2)
+        tiny_config(
+            tasks,
+            env_step_timeout_s=1.0,
+            max_consecutive_env_failures=2,
+            num_env_processes=num_env_processes,
+        )
         .training(num_steps_sampled_before_learning_starts=10**6)
         .env_runners(num_env_runners=num_env_runners)
         .reporting(min_sample_timesteps_per_iteration=100)
@@ -86,6 +93,37 @@ def test_a_run_outlives_environments_that_end_their_process(
             algorithm._start_restarted(algorithm.env_runner_group, [1])
     finally:
         algorithm.stop()
+
+
+def test_without_env_runners_environments_may_end_processes_of_their_own(tmp_path: Path) -> None:
+    # Of one process, the first to end it comes first: what it has not delivered is lost.
+    faults = ("none", "hangs in C", "exits", "dies", "hangs")
+    algorithm = broken_config(faults, tmp_path, 0, num_env_processes=2).build_algo()
+    try:
+        for _ in range(30):
+            result = algorithm.train()
+            tasks = result["tasks"]
+            if all(tasks[name]["episodes"] > 3 for name in faults):
+                break
+        assert nan_paths(result) == []
+        assert {name: tasks[name]["env_failures"] for name in faults} == {
+            "none": 0,
+            "exits": 1,
+            "hangs": 1,
+            "hangs in C": 1,
+            "dies": 1,
+        }
+        assert result["env_runner_restarts"] == 0
+        buffer = algorithm.replay_buffer
+        for task, name in enumerate(faults):
+            # What the others of a process were about to do when it ended was not made either.
+            missing = tasks[name]["env_steps"] - buffer.num_transitions(task)
+            assert (name != "none") <= missing <= 2
+        processes = algorithm.env_runner.env.process_ids
+        assert len(processes) == 2
+    finally:
+        algorithm.stop()
+    assert not any(Path(f"/proc/{process}").exists() for process in processes)
 
 
 def test_after_a_streak_of_exits_the_run_ends_with_the_task_and_the_cause() -> None:

@@ -37,8 +37,8 @@ class FaultyEnv(gym.Env[Any, Any]):
     """Step t (from 1) gives reward t, the observation is (start, t); twelve steps an episode.
 
     Faults: one of `BAD_NUMBERS` at every seventh step, "step raises" or one of `CALLS` at a seventh
-    step and "reset raises" or "reset hangs" in a second reset, each once if there is a `flag` (a
-    file that must not exist yet), "always" at every seventh step.
+    step and "reset raises", "reset hangs" or "reset dies" in a second reset, each once if there is
+    a `flag` (a file that must not exist yet), "always" at every seventh step.
     """
 
     def __init__(self, fault: str = "none", flag: str | None = None) -> None:
@@ -73,6 +73,8 @@ class FaultyEnv(gym.Env[Any, Any]):
             self._fail("no way to reset")
         if self.fault == "reset hangs" and self.resets > 1 and not self._is_over():
             CALLS["hangs"]()
+        if self.fault == "reset dies" and self.resets > 1 and not self._is_over():
+            CALLS["dies"]()
         self.start, self.t = self.np_random.uniform(1.0, 2.0), 0
         return self._obs(), {}
 
