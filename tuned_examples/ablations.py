@@ -1,9 +1,9 @@
-"""Ablations of the paper's Fig. 5, and of the value heads, on the default suite: one Tune grid.
+"""Ablations of the paper's Fig. 5, and of settings of ours, on the default suite: one Tune grid.
 
 rllib train file tuned_examples/ablations.py --num-samples 3 --experiment-name ablations
 rllib-ezm report ~/ray_results/ablations --reference full
 
-Twelve variants; a run of 4,000 env steps per task takes about six minutes of one core, and of
+Seventeen variants; a run of 4,000 env steps per task takes about six minutes of one core, and of
 20,000 (`--stop '{"num_env_steps_sampled_lifetime": 60000}'`) has six times the updates. They also
 log the similarity of the tasks' gradients (Fig. 3).
 """
@@ -51,6 +51,11 @@ config = sweep(
         "5 value heads, random pair": with_value_heads(5, "random_pair"),
         "5 value heads, min": with_value_heads(5, "min"),
         "5 value heads, mean": with_value_heads(5, "mean"),
+        "a quarter of the targets fresh": ablated().training(reanalyze_ratio=0.25),
+        "a sixteenth of the targets fresh": ablated().training(reanalyze_ratio=0.06),
+        "no replayed candidate": ablated().training(replayed_candidate=False),
+        "no other task's policy": ablated().training(cross_task_probability=0.0),
+        "4 refined candidates": ablated().search(refined_candidates=4),
     }
 )
 

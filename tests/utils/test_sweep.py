@@ -30,6 +30,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "5 value heads, random pair": {"num_value_heads": 5},
     "5 value heads, min": {"num_value_heads": 5, "value_reduction": "min"},
     "5 value heads, mean": {"num_value_heads": 5, "value_reduction": "mean"},
+    "a quarter of the targets fresh": {"reanalyze_ratio": 0.25},
+    "a sixteenth of the targets fresh": {"reanalyze_ratio": 0.06},
+    "no replayed candidate": {"replayed_candidate": False},
+    "no other task's policy": {"cross_task_probability": 0.0},
+    "4 refined candidates": {"refined_candidates": 4},
 }
 FULL = {
     "path_consistency_coeff": 0.25,
@@ -37,6 +42,10 @@ FULL = {
     "task_embedding": EMBEDDING,
     "num_value_heads": 2,
     "value_reduction": "random_pair",
+    "reanalyze_ratio": 1.0,
+    "replayed_candidate": True,
+    "cross_task_probability": 0.25,
+    "refined_candidates": 0,
 }
 
 
