@@ -7,8 +7,8 @@ As many segments of each task in a batch, and as many random decisions of each, 
 
 from study_file import Study
 
-BEST_ACTION = ("training.policy_loss=best_action",)
-"""Stored targets have no candidates, which the base's `policy_loss` needs."""
+LAZY = ("training.reanalyze_ratio=0.25",)
+REFINED = ("search.refined_candidates=4",)
 
 study = Study(
     base="../../tuned_examples/ezm_dmc.py",
@@ -25,10 +25,10 @@ study = Study(
     ),
     variants={
         "base": (),
-        "best_action": BEST_ACTION,
-        "reanalyze_25": (*BEST_ACTION, "training.reanalyze_ratio=0.25"),
-        "reanalyze_06": (*BEST_ACTION, "training.reanalyze_ratio=0.06"),
+        "lazy_25": LAZY,
         "replay_ratio_1": ("training.replay_ratio=1.0",),
+        "refined_4": REFINED,
+        "lazy_25_refined_4": (*LAZY, *REFINED),
     },
     seeds=(0, 1),
     cpu_seconds=1800,
