@@ -40,6 +40,7 @@ class EZMTorchLearner(OpenLearner):
         keep_freed_memory()
         super().build()
         config, module = self.config, self.ezm_module
+        module.model.freeze(config.frozen_networks)
         self.gradient_step = GradientStep(
             module.model,
             module.target_model,
