@@ -230,7 +230,9 @@ class EZM(ResumableAlgorithm):
             module_result = result[DEFAULT_MODULE_ID]
             priorities.extend(module_result.pop(PRIORITIES).peek())
             if STORED_TARGETS in module_result:
-                stored.extend(module_result.pop(STORED_TARGETS).peek())
+                found = module_result.pop(STORED_TARGETS).peek()
+                if isinstance(found, list):  # NaN of a series that a restored learner gives up
+                    stored.extend(found)
             reanalyze = max(reanalyze, float(module_result.pop(REANALYZE_SECONDS).peek()))
         self.seconds["reanalyze"] += reanalyze
         self.seconds["update"] += update.seconds - reanalyze
