@@ -239,13 +239,13 @@ def main() -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"another process works on the study in {options.out}") from None
-        return run_study(study, names, options)
+        runs = [run for run in all_runs(study, options) if run.variant in names]
+        return run_study(study, runs, options)
 
 
-def run_study(study: Study, names: Sequence[str], options: argparse.Namespace) -> int:
-    """Make the runs of these variants."""
+def run_study(study: Study, runs: Sequence[Run], options: argparse.Namespace) -> int:
+    """Make these runs of a study; returns the exit code of `main`."""
     signals = Signals()
-    runs = [run for run in all_runs(study, options) if run.variant in names]
     say(f"{len(runs)} runs, {options.cores} at once. Results: {options.out}")
     for run in runs:
         run.prepare()

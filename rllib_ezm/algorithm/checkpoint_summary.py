@@ -11,6 +11,7 @@ import numpy as np
 from ray.tune.result import TRAINING_ITERATION
 
 from rllib_ezm.algorithm.setters import GROUPS
+from rllib_ezm.algorithm.warm_start import WarmStartSettings
 from rllib_ezm.execution.checkpointing import EZM_STATE
 from rllib_ezm.utils.errors import UserError
 from rllib_ezm.utils.settings import defaults
@@ -44,7 +45,12 @@ def changed_settings(config: Any) -> tuple[ChangedSetting, ...]:
         for setter, group in GROUPS.items()
         for name, default in defaults(group).items()
     ]
-    names = {setting.name for setting in own}
+    names = {setting.name for setting in own} | {"warm_start_options"}
+    start = defaults(WarmStartSettings)
+    own += [
+        ChangedSetting("warm_start", name, value, start.get(name))
+        for name, value in (config.warm_start_options or {}).items()
+    ]
     values, unchanged = config.to_dict(), type(config)().to_dict()
     others = [
         ChangedSetting("RLlib", name, value, unchanged.get(name))

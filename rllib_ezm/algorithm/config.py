@@ -6,6 +6,7 @@ import inspect
 from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -14,6 +15,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
+from ray.tune import Checkpoint
 
 from rllib_ezm.algorithm.cross_task import CrossTaskExploration
 from rllib_ezm.algorithm.env_runner import ENV_NAME, MultiTaskEnvRunner
@@ -30,6 +32,7 @@ from rllib_ezm.algorithm.setters import (
 )
 from rllib_ezm.algorithm.setting_names import check_names, checks_names, unknown_setting
 from rllib_ezm.algorithm.validation import check_settings, check_values
+from rllib_ezm.algorithm.warm_start import DIMS, check_warm_start, fit_dynamics
 from rllib_ezm.execution.settings import ExecutionSettings
 from rllib_ezm.models.settings import WorldModelSettings
 from rllib_ezm.replay.checks import column_bytes, required_bytes
@@ -99,6 +102,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         super().__init__(algo_class=algo_class or EZM)
         self.env = ENV_NAME
         self.tasks([])
+        self.warm_start_options: dict[str, Any] | None = None
         self.env_runner_cls = MultiTaskEnvRunner
         for name, value in defaults(RLlibSettings).items():
             setattr(self, name, value)
@@ -188,6 +192,50 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         `.env_runners(num_env_runners=...)` and `.learners(num_learners=...)` of at least 1.
         """
         return self._set("asynchrony", settings)
+
+    def warm_start(
+        self,
+        checkpoint: Any = NotProvided,
+        *,
+        new_task_embedding: Any = NotProvided,
+        freeze: Any = NotProvided,
+        replay: Any = NotProvided,
+    ) -> EZMConfig:
+        """Begin a new run with what another one has learned, also for tasks that it did not know.
+
+        The tasks of `.tasks()` may be others than those of the checkpoint, in any order, and wider;
+        those with the same name are the same task. Counters, optimizer and episodes begin anew. A
+        run that goes on from a checkpoint of its own has no use for this one. See
+        `docs/how-to/add-a-task.md`.
+
+        Args:
+            checkpoint: Folder of a checkpoint of EZ-M, on a local or shared disk. Its `world_model`
+                settings must be those of this config. None: begin with nothing.
+            new_task_embedding: Where the embedding of a new task begins: "mean" of those of all
+                known tasks (the default), of the "nearest" ones (of the same domain, else of the
+                same dims), or that of a known task, by its name.
+            freeze: Sub-networks that do not learn: `frozen_networks` of `.training()`.
+            replay: "keep" (the default): the replay buffer begins with what the checkpoint's has of
+                the tasks that are known; "empty": with nothing.
+        """
+        if isinstance(checkpoint, Checkpoint):
+            checkpoint = checkpoint.path
+        if isinstance(checkpoint, str | Path):
+            checkpoint = str(Path(checkpoint).expanduser().absolute())
+        given = {
+            "checkpoint": checkpoint,
+            "new_task_embedding": new_task_embedding,
+            "replay": replay,
+        }
+        changes = {name: value for name, value in given.items() if value is not NotProvided}
+        options = {**(self.warm_start_options or {}), **changes}
+        self.warm_start_options = None if options.get("checkpoint", "") is None else options
+        if freeze is not NotProvided:
+            self.training(frozen_networks=freeze)
+        if "checkpoint" in changes:
+            setattr(self, DIMS, None)
+            fit_dynamics(self)
+        return self
 
     weights_on_the_wire = renamed("weights_on_the_wire")
 
@@ -304,6 +352,7 @@ class EZMConfig(OpenConfig, _Attributes, metaclass=_Sealed):
         check_values(self, self.refuse)
         super().validate()
         check_settings(self, self.refuse)
+        check_warm_start(self, self.refuse)
 
     @override(AlgorithmConfig)
     def __setattr__(self, key: str, value: Any) -> None:

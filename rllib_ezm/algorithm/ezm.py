@@ -54,6 +54,7 @@ from rllib_ezm.algorithm.training_metrics import (
     log_target_ages,
     log_tasks,
 )
+from rllib_ezm.algorithm.warm_start import plan_warm_start
 from rllib_ezm.execution.asynchronous import STAGES, Pipeline
 from rllib_ezm.execution.checkpointing import ResumableAlgorithm
 from rllib_ezm.execution.learner_thread import Batch, Update
@@ -97,6 +98,20 @@ class EZM(ResumableAlgorithm):
         self._stage_seconds = dict.fromkeys(STAGES, 0.0)
         if self.config.asynchronous:
             self.pipeline = Pipeline(self)
+        self.begin_unless_restored()
+
+    @override(ResumableAlgorithm)
+    def warm_start(self) -> bool:
+        start = plan_warm_start(self.config)
+        if start is None:
+            return False
+        state = start.module_state()
+        for answer in self.learner_group.foreach_learner(lambda learner: learner.start_from(state)):
+            answer.get()
+        if start.keeps_replay:
+            self.replay_buffer.set_state(start.replay_state(self.replay_buffer.get_state()))
+        logger.warning("EZM: warm start %s.", start)
+        return True
 
     @override(Algorithm)
     def training_step(self) -> None:
@@ -215,7 +230,9 @@ class EZM(ResumableAlgorithm):
             module_result = result[DEFAULT_MODULE_ID]
             priorities.extend(module_result.pop(PRIORITIES).peek())
             if STORED_TARGETS in module_result:
-                stored.extend(module_result.pop(STORED_TARGETS).peek())
+                found = module_result.pop(STORED_TARGETS).peek()
+                if isinstance(found, list):  # NaN of a series that a restored learner gives up
+                    stored.extend(found)
             reanalyze = max(reanalyze, float(module_result.pop(REANALYZE_SECONDS).peek()))
         self.seconds["reanalyze"] += reanalyze
         self.seconds["update"] += update.seconds - reanalyze

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class EZMTorchLearner(OpenLearner):
         keep_freed_memory()
         super().build()
         config, module = self.config, self.ezm_module
+        module.model.freeze(config.frozen_networks)
         self.gradient_step = GradientStep(
             module.model,
             module.target_model,
@@ -128,6 +129,10 @@ class EZMTorchLearner(OpenLearner):
             for name, tensor in state.items()
             if not name.startswith(("projector.", "predictor."))
         }
+
+    def start_from(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take over all weights and statistics of a module; the optimizer is that of a new run."""
+        self.ezm_module.load_state_dict(state)
 
     def reorder_tasks(self, source: Sequence[int]) -> None:
         """Give the tasks other ids: what is kept of task i becomes that of `source[i]`."""

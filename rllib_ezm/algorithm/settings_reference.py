@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from rllib_ezm.algorithm.config import EZMConfig
 from rllib_ezm.algorithm.rllib_settings import UNREAD, RLlibSettings
 from rllib_ezm.algorithm.setters import GROUPS, RENAMED, RENAMED_VALUES
 from rllib_ezm.algorithm.setting_names import setter_of
+from rllib_ezm.algorithm.warm_start import WarmStartSettings
 from rllib_ezm.utils.settings import Row, describe
 
 INTRODUCTION = """\
@@ -37,6 +39,11 @@ setting is refused at once, and a setting of RLlib that EZ-M does not read befor
 what is set instead.
 """
 
+WARM_START = """\
+Its argument `freeze` sets `frozen_networks` of `.training()`. See
+[Add a task to a trained agent](../how-to/add-a-task.md).
+"""
+
 
 def page() -> str:
     """The page in Markdown: an introduction, and a table for each group of settings."""
@@ -46,9 +53,10 @@ def page() -> str:
 def _sections() -> Iterator[str]:
     for setter, group in GROUPS.items():
         yield f"## `.{setter}()`\n\n{(group.__doc__ or '').partition(chr(10))[0]}\n"
-        yield "| setting | type | default | range | meaning |\n| --- | --- | --- | --- | --- |"
-        yield from (_line(_cells(row)) for row in describe(group))
-        yield ""
+        yield from _table(group)
+    yield f"## `.warm_start()`\n\n{(WarmStartSettings.__doc__ or '').partition(chr(10))[0]}"
+    yield WARM_START
+    yield from _table(WarmStartSettings)
     setters = setter_of(EZMConfig)
     yield "## Settings of RLlib\n"
     yield "Those that EZ-M reads. Callbacks, connectors and your own classes are set as in RLlib.\n"
@@ -65,6 +73,12 @@ def _sections() -> Iterator[str]:
     yield from (f"| `{old}` | `{new}` |" for old, new in RENAMED.items())
     for name, values in RENAMED_VALUES.items():
         yield from (f"| `{name}={old!r}` | `{name}={new!r}` |" for old, new in values.items())
+    yield ""
+
+
+def _table(group: type[Any]) -> Iterator[str]:
+    yield "| setting | type | default | range | meaning |\n| --- | --- | --- | --- | --- |"
+    yield from (_line(_cells(row)) for row in describe(group))
     yield ""
 
 

@@ -52,6 +52,7 @@ def scale_down(config: AlgorithmConfig) -> EZMConfig:
     share = small.policy_candidates / small.num_candidates
     for name, largest in LARGEST.items():
         setattr(small, name, _limited(getattr(small, name), largest))
+    small.warm_start(None)  # its networks have other sizes
     small.search(policy_candidates=round(share * small.num_candidates))
     tasks = resolve_tasks(small.env_config["tasks"])
     wait = STEPS_BEFORE_LEARNING * len(tasks)

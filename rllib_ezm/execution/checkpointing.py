@@ -6,6 +6,9 @@ import logging
 import pickle
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,19 @@ NO_TRIAL = "default"
 """`Trainable.trial_id` outside Tune."""
 
 
+_is_restoring: ContextVar[bool] = ContextVar("is_restoring", default=False)
+"""Whether an algorithm is built to go on from a checkpoint at once."""
+
+
+@contextmanager
+def _restoring() -> Iterator[None]:
+    before = _is_restoring.set(True)
+    try:
+        yield
+    finally:
+        _is_restoring.reset(before)
+
+
 class ResumableAlgorithm(RecoverableAlgorithm):
     """An RLlib algorithm whose checkpoints hold everything, and are whole or absent.
 
@@ -87,6 +103,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
     @override(RecoverableAlgorithm)
     def setup(self, config: AlgorithmConfig) -> None:
         super().setup(config)
+        self._has_begun = False
         self._shortened: AlgorithmConfig | None = None
         self._last_replay: Path | None = None
         settings = self.config
@@ -131,7 +148,8 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             arguments = folder / cls.CLASS_AND_CTOR_ARGS_FILE_NAME
             with importable(folder, manifest), arguments.open("rb") as file:
                 pickle.load(file)  # where that fails, RLlib would take the default config instead
-            algorithm: ResumableAlgorithm = super().from_checkpoint(folder.as_posix(), **kwargs)
+            with _restoring():
+                algorithm: ResumableAlgorithm = super().from_checkpoint(folder.as_posix(), **kwargs)
             return algorithm
 
     @override(Algorithm)
@@ -229,6 +247,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
+        self.begin()
         try:
             results: dict[str, Any] = super().step()
         finally:
@@ -274,6 +293,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
                 self.replay_buffer.set_state(reorder_tasks(load_state(folder / REPLAY), source))
             else:
                 self._collect_before_learning()
+        self._has_begun = True
         self._reset_and_reseed()
 
     @override(Algorithm)
@@ -323,6 +343,7 @@ class ResumableAlgorithm(RecoverableAlgorithm):
             self.task_statistics.set_state(reorder_statistics(own["task_statistics"], source))
             self.schedule.set_state(own["schedule"], self.num_env_steps)
             self.evaluation_score_mean = own["evaluation_score_mean"]
+            self._has_begun = True
         if REPLAY in state:
             self.replay_buffer.set_state(reorder_tasks(state[REPLAY], source))
 
@@ -356,6 +377,25 @@ class ResumableAlgorithm(RecoverableAlgorithm):
         if hasattr(self, "replay_buffer"):  # not if `setup` failed before
             self.replay_buffer.close()
         super().cleanup()
+
+    def begin(self) -> None:
+        """A new run begins, unless it has, or goes on from a checkpoint: `warm_start` is due."""
+        if not self._has_begun:
+            self._has_begun = True
+            if self.warm_start():
+                self._reset_and_reseed()
+
+    def begin_unless_restored(self) -> None:
+        """Begin now, at the end of `setup`, unless a checkpoint may follow: then at the first step.
+
+        A trial of Tune is told of its checkpoint only after it was set up.
+        """
+        if not (self.runs_under_tune or _is_restoring.get()):
+            self.begin()
+
+    def warm_start(self) -> bool:
+        """Take over what another run has learned; whether there is one. None unless overridden."""
+        return False
 
     def write_summary(self, folder: Path, state: dict[str, Any]) -> None:
         """Add to a checkpoint what is to be read without a pickle; nothing unless overridden."""

@@ -24,6 +24,9 @@ Every other setting of EZ-M may have another value where a checkpoint is restore
 def fixed_settings(config: Any) -> dict[str, Any]:
     """Name -> value of each in a config, as JSON would return it (tuples are lists)."""
     values = {name: getattr(config, name) for name in FIXED_SETTINGS}
+    normalized = values["normalized_action_dim"]
+    if normalized is not None and normalized >= config.get_task_set().action_dim:
+        values["normalized_action_dim"] = None  # all of them are
     as_json: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return as_json
 

@@ -6,6 +6,8 @@ Heads with BatchNorm take `steps`: how many unroll steps the rows hold, see `Ste
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -47,21 +49,35 @@ class TanhEncoder(nn.Module):
 class TransitionTrunk(nn.Module):
     """Latent transition: `h + W2 relu(W1 LN([h, context]))`, then residual blocks.
 
-    [M, latent_dim], [M, context_dim] -> [M, latent_dim].
+    [M, latent_dim], [M, context_dim] -> [M, latent_dim]. Of the context, the last `num_added` dims
+    bypass the LayerNorm: they were added to a trained trunk (see `growth.py`), and rows in which
+    they are 0 give what they gave before.
     """
 
-    def __init__(self, latent_dim: int, context_dim: int, num_blocks: int) -> None:
+    def __init__(
+        self, latent_dim: int, context_dim: int, num_blocks: int, num_added: int = 0
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(latent_dim + context_dim)
+        self.norm = nn.LayerNorm(latent_dim + context_dim - num_added)
         self.mix = nn.Linear(latent_dim + context_dim, latent_dim)
         self.project = nn.Linear(latent_dim, latent_dim)
         self.blocks = residual_stack(latent_dim, num_blocks)
 
     def forward(self, latent: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Next latents of [M, latent_dim] given [M, context_dim]."""
-        mixed = self.mix(self.norm(torch.cat([latent, context], dim=-1)))
+        joint = torch.cat([latent, context], dim=-1)
+        mixed = self.mix(norm_of_first(joint, self.norm.normalized_shape[0], self.norm))
         out: torch.Tensor = self.blocks(latent + self.project(torch.relu(mixed)))
         return out
+
+
+def norm_of_first(
+    x: torch.Tensor, width: int, norm: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """`norm` of the first `width` dims of [M, dim], with the others as they are behind them."""
+    if width == x.shape[-1]:
+        return norm(x)
+    return torch.cat([norm(x[..., :width]), x[..., width:]], dim=-1)
 
 
 class BatchNormHead(nn.Module):

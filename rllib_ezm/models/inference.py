@@ -21,7 +21,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rllib_ezm.models.blocks import BatchNormHead, TanhEncoder, TransitionTrunk
+from rllib_ezm.models.blocks import (
+    BatchNormHead,
+    TanhEncoder,
+    TransitionTrunk,
+    norm_of_first,
+)
 from rllib_ezm.models.policy_distribution import bound_log_std
 from rllib_ezm.models.step_batch_norm import StepBatchNorm
 from rllib_ezm.models.world_model import WorldModel
@@ -224,10 +229,13 @@ class FoldedModel:
         return folded
 
     def _trunk(self, trunk: TransitionTrunk) -> _Trunk:
-        mix = after_layer_norm(affine(trunk.mix), trunk.norm)
+        width = trunk.norm.normalized_shape[0]
+        weight, added = trunk.mix.weight[:, :width], trunk.mix.weight[:, width:]
+        mix = after_layer_norm(Affine(weight, trunk.mix.bias), trunk.norm)
+        mix = Affine(torch.cat([mix.weight, added], dim=1), mix.bias)
         project = affine(trunk.project)
         blocks = self._residual(trunk.blocks)
-        return _Trunk(mix.layer(self.dtype), project.layer(self.dtype), blocks)
+        return _Trunk(mix.layer(self.dtype), project.layer(self.dtype), blocks, width)
 
     def _head(
         self, head: BatchNormHead, norm: nn.LayerNorm | None = None, root: bool = False
@@ -278,9 +286,10 @@ class _Trunk(NamedTuple):
     mix: Layer
     project: Layer
     blocks: list[tuple[Layer, Layer]]
+    normalized: int
 
     def __call__(self, latent: torch.Tensor, joint: torch.Tensor) -> torch.Tensor:
-        mixed = self.mix(_layer_norm(joint)).relu_()
+        mixed = self.mix(norm_of_first(joint, self.normalized, _layer_norm)).relu_()
         return _residual(self.project(mixed).add_(latent), self.blocks)
 
 

@@ -11,6 +11,18 @@ from rllib_ezm.utils.settings import FloatRange, SettingsGroup, setting
 EmbeddingSite = Literal["rep", "dyn", "rew", "vp"]
 EMBEDDING_SITES: tuple[EmbeddingSite, ...] = get_args(EmbeddingSite)
 
+SubNetwork = Literal[
+    "representation",
+    "dynamics",
+    "reward",
+    "value_policy",
+    "projector",
+    "predictor",
+    "task_embedding",
+]
+SUB_NETWORKS: tuple[SubNetwork, ...] = get_args(SubNetwork)
+"""Parts of a world model that have parameters, see `WorldModel.sub_networks`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelSettings(SettingsGroup):
@@ -44,6 +56,13 @@ class WorldModelSettings(SettingsGroup):
         EMBEDDING_SITES,
         "Sub-networks that take the task embedding: representation, dynamics, reward, and value "
         "and policy.",
+    )
+    normalized_action_dim: int | None = setting(
+        None,
+        "Action dims that the first LayerNorm of the dynamics covers; further ones enter after it. "
+        "None: all. A warm start sets it to those of its checkpoint, so that wider actions leave "
+        "the dynamics of the known tasks as they were.",
+        at_least=1,
     )
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ observation dim, `A` padded action dim, `E` task-embedding dim, `H` latent dim, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from rllib_ezm.models.blocks import (
 from rllib_ezm.models.categorical import CategoricalSupport
 from rllib_ezm.models.normalizer import ObservationNormalizer
 from rllib_ezm.models.policy_distribution import bound_log_std
-from rllib_ezm.models.settings import WorldModelSettings
+from rllib_ezm.models.settings import SubNetwork, WorldModelSettings
 from rllib_ezm.models.step_batch_norm import StepBatchNorm
 from rllib_ezm.utils.settings import check_value
 
@@ -50,6 +51,14 @@ class WorldModelSpec(WorldModelSettings):
     def embedding_width(self, site: str) -> int:
         """Width that the task embedding adds to the input of a sub-network (0 if off)."""
         return self.embedding_dim if site in self.task_embedding else 0
+
+    @property
+    def num_added_actions(self) -> int:
+        """Action dims that enter the dynamics after its first LayerNorm."""
+        limit = (
+            self.action_dim if self.normalized_action_dim is None else self.normalized_action_dim
+        )
+        return max(self.action_dim - limit, 0)
 
 
 class Prediction(NamedTuple):
@@ -155,7 +164,10 @@ class WorldModel(nn.Module):
             residual_stack(spec.latent_dim, spec.num_blocks),
         )
         self.dynamics_model = TransitionTrunk(
-            spec.latent_dim, spec.embedding_width("dyn") + spec.action_dim, spec.num_blocks
+            spec.latent_dim,
+            spec.embedding_width("dyn") + spec.action_dim,
+            spec.num_blocks,
+            spec.num_added_actions,
         )
         self.reward_model = RewardModel(spec)
         self.value_policy_model = ValuePolicyModel(spec)
@@ -215,9 +227,9 @@ class WorldModel(nn.Module):
         projected: torch.Tensor = self.projector(latent)
         return self.predictor(projected) if with_predictor else projected
 
-    def parameter_counts(self) -> dict[str, int]:
-        """Number of trainable parameters of each sub-network."""
-        parts: dict[str, nn.Module] = {
+    def sub_networks(self) -> dict[SubNetwork, nn.Module]:
+        """The parts that have parameters, by name; together they have all."""
+        return {
             "representation": self.representation,
             "dynamics": self.dynamics_model,
             "reward": self.reward_model,
@@ -226,7 +238,17 @@ class WorldModel(nn.Module):
             "predictor": self.predictor,
             "task_embedding": self.task_embedding,
         }
-        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+    def freeze(self, names: Iterable[SubNetwork]) -> None:
+        """Give the parameters of these sub-networks no gradients; running statistics still move."""
+        parts = self.sub_networks()
+        for name in names:
+            parts[name].requires_grad_(False)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of parameters of each sub-network."""
+        parts = self.sub_networks().items()
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts}
 
     def _at(self, site: str, embedding: torch.Tensor) -> torch.Tensor | None:
         return embedding if site in self.spec.task_embedding else None

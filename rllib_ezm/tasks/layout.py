@@ -14,7 +14,8 @@ from rllib_ezm.utils.errors import UserError
 TASKS_FILE = "tasks.json"
 """In a checkpoint: its layout."""
 
-Layout = list[dict[str, Any]]
+Task = dict[str, Any]
+Layout = list[Task]
 
 
 def task_layout(specs: Sequence[TaskSpec], termination: str) -> Layout:
@@ -68,19 +69,44 @@ def match_tasks(stored: Layout, current: Layout) -> list[int]:
             "it with .tasks(...) of the tasks of the checkpoint."
         )
     source = [theirs.index(name) for name in ours]
-    changed = [
-        f"{new['name']}: {name} {stored[old].get(name)!r} -> {new.get(name)!r}"
-        for old, new in zip(source, current, strict=True)
-        for name in sorted(stored[old] | new)
-        if stored[old].get(name) != new.get(name)
-    ]
-    if changed:
+    if changed := _changes(stored, current, source):
         raise UserError(
             f"The checkpoint was made with other settings of its tasks ({'; '.join(changed)}), so "
             "what it has learned and stored does not fit: give the tasks the settings of the "
             "checkpoint, or begin anew."
         )
     return source
+
+
+def known_tasks(stored: Layout, current: Layout) -> list[int | None]:
+    """Find the tasks of a config that a checkpoint has too, by name.
+
+    Returns:
+        For each task of `current` its id in `stored`; None for one that is not there.
+
+    Raises:
+        UserError: A task of both differs in anything else of the layout.
+    """
+    ids = {task["name"]: number for number, task in enumerate(stored)}
+    source = [ids.get(task["name"]) for task in current]
+    if changed := _changes(stored, current, source):
+        raise UserError(
+            f"The checkpoint knows tasks of the same name with other settings "
+            f"({'; '.join(changed)}): give them the settings of the checkpoint, or a name of their "
+            "own (dataclasses.replace(spec, name=...)), by which they count as new."
+        )
+    return source
+
+
+def _changes(stored: Layout, current: Layout, source: Sequence[int | None]) -> list[str]:
+    """What is not the same of each task that is in both, with both values."""
+    return [
+        f"{new['name']}: {name} {stored[old].get(name)!r} -> {new.get(name)!r}"
+        for old, new in zip(source, current, strict=True)
+        if old is not None
+        for name in sorted(stored[old] | new)
+        if stored[old].get(name) != new.get(name)
+    ]
 
 
 def write_layout(folder: Path, layout: Layout) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rllib_ezm.models.settings import SUB_NETWORKS, SubNetwork
 from rllib_ezm.update.compiled import CompileMode
 from rllib_ezm.utils.settings import Schedule, SettingsGroup, setting
 
@@ -139,3 +141,17 @@ class TrainingSettings(SettingsGroup):
         "this many in a row end the training with an error that names the loss terms and tasks.",
         at_least=1,
     )
+    frozen_networks: Sequence[SubNetwork] = setting(
+        (),
+        "Sub-networks of the world model whose parameters get no gradient steps and no weight "
+        "decay. Running statistics (BatchNorm, observation normalizer) move all the same.",
+        note="not all of them",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if set(self.frozen_networks) == set(SUB_NETWORKS):
+            raise ValueError(
+                f"frozen_networks={tuple(self.frozen_networks)!r} leaves nothing to learn: leave "
+                "one out."
+            )

@@ -14,6 +14,7 @@ from rllib_ezm.algorithm.evaluation import evaluate_per_task
 from rllib_ezm.algorithm.learner import EZMTorchLearner
 from rllib_ezm.algorithm.rl_module import EZMTorchRLModule
 from rllib_ezm.algorithm.setters import GROUPS
+from rllib_ezm.models.settings import SUB_NETWORKS
 from rllib_ezm.utils.settings import settings_of
 
 # Wrong values of every setting, and what the message must say besides the setting's name.
@@ -48,6 +49,10 @@ WRONG_TRAINING: dict[str, tuple[list[Any], str]] = {
     "replayed_candidate": ([1, None], "True or False"),
     "train_precision": (["fp32", "float16"], "bfloat16"),
     "max_consecutive_nonfinite_updates": ([0, 2.5, None], "integer >= 1"),
+    "frozen_networks": (
+        ["reward", ("rewards",), SUB_NETWORKS],
+        "any of .*'reward', 'value_policy'|leaves nothing to learn",
+    ),
     "lr": ([0.0, -1e-4, "fast"], "number > 0 or a schedule|list of 2 or more"),
     "gamma": ([0.0, 1.0, 99], r"in \(0, 1\)"),
     "grad_clip": ([0.0, -5, "no"], "> 0, or None|finite number, or None"),
@@ -70,6 +75,7 @@ WRONG_WORLD_MODEL: dict[str, tuple[list[Any], str]] = {
     "log_std_min": ([2.0, math.nan], "below log_std_max|finite number"),
     "log_std_max": ([-10.0, None], "log_std_min.*must be below|finite number"),
     "task_embedding": ([("rep", "policy"), "rep", None], "rep.*dyn.*rew.*vp"),
+    "normalized_action_dim": ([0, 1.5], "integer >= 1, or None"),
 }
 WRONG_SEARCH: dict[str, tuple[list[Any], str]] = {
     "planner": (["mppi", None, dict], "gumbel.*WorldModelPlanner"),

@@ -64,6 +64,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "train_precision": "bfloat16",
         "max_consecutive_nonfinite_updates": 19,
         "metrics_interval": 2,
+        "frozen_networks": ("projector",),
     },
     "search": {
         "num_simulations": 6,
@@ -120,13 +121,15 @@ FIXED_CHANGES: dict[str, Any] = {
     "log_std_min": -3.0,
     "log_std_max": 1.0,
     "task_embedding": ("rep",),
+    "normalized_action_dim": 1,
     "capacity_per_task": 1000,
     "independent_replay": False,
 }
 
 
 def configure(changes: dict[str, dict[str, Any]] | None = None) -> EZMConfig:
-    config = tiny_config([scripted_task(5), scripted_task(7)]).env_runners(num_env_runners=0)
+    tasks = [scripted_task(5, action_dim=2), scripted_task(7)]
+    config = tiny_config(tasks).env_runners(num_env_runners=0)
     config.training(reanalyze_ratio=0.4).reporting(min_sample_timesteps_per_iteration=100)
     for setter, values in (changes or {}).items():
         getattr(config, setter)(**values)
