@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import study as study_command  # noqa: E402
+import warm_start  # noqa: E402
 from curve_file import COLUMNS  # noqa: E402
 from process_tree import CpuMeter, read_process  # noqa: E402
 from study_file import Evaluation, Study, TaskScale, check_settings, load_study  # noqa: E402
@@ -28,6 +30,7 @@ from study_job import Job  # noqa: E402
 from study_run import Run, write_json  # noqa: E402
 from study_table import curve_rows, score_at, write_results  # noqa: E402
 
+from rllib_ezm.cli.experiment_file import load_experiment_file  # noqa: E402
 from rllib_ezm.utils.errors import UserError  # noqa: E402
 
 STUDIES = sorted((ROOT / "benchmarks" / "studies").glob("*.py"))
@@ -155,6 +158,28 @@ def test_the_settings_of_our_studies_are_valid(file: Path) -> None:
     for tasks in scales.values():
         assert [task.name for task in tasks] == list(study.tasks)
         assert {task.action_repeat for task in tasks} == {2}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_warm_start_is_from_the_agent_of_the_same_seed(tmp_path: Path) -> None:
+    before, after = (replace(s, seeds=(4,)) for s in (warm_start.BEFORE, warm_start.AFTER))
+    given = SimpleNamespace(out=tmp_path, cores=1, progress=60.0, machine="this one")
+    (agent,) = study_command.all_runs(before, warm_start.options_of("before", before, given))
+    options = warm_start.options_of("after", after, given)
+    with pytest.raises(UserError, match="before_seed4 has no whole checkpoint"):
+        warm_start.runs_after(after, [agent], options)
+    config = load_experiment_file(warm_start.BASE).overridden(before.settings_of("before")).config
+    algorithm = config.env_runners(num_env_runners=0).build_algo()
+    trial = agent.experiment / "trial"
+    algorithm.save_to_path(trial / "checkpoint_000000")
+    algorithm.stop()
+    (trial / "params.json").write_text("{}")
+    nothing, warm = warm_start.runs_after(after, [agent], options)
+    assert (nothing.variant, warm.variant) == ("nothing", "warm")
+    assert not any("warm_start.checkpoint" in argument for argument in nothing.train_arguments(1.0))
+    arguments = " ".join(warm.train_arguments(1.0))
+    assert f"warm_start.checkpoint='{trial / 'checkpoint_000000'}'" in arguments
+    assert "'dmc:walker-run'" in arguments
 
 
 def test_a_wrong_setting_is_refused_before_anything_runs(tmp_path: Path) -> None:
