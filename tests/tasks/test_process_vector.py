@@ -8,16 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 from helpers.faulty_env import FAULTY_STEP, LENGTH, FaultyEnv
+from helpers.info_env import InfoEnv
 from helpers.scripted_env import ScriptedEnv
 
 from rllib_ezm.tasks import EnvironmentFailedError, TaskSpec, task_set
@@ -216,19 +215,6 @@ def test_other_errors_are_raised_here_with_their_traceback() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)Traceback.*the action must be finite"):
         env.step(np.full((2, 1), np.nan))
     env.close()
-
-
-class InfoEnv(gym.Env[Any, Any]):
-    """Its infos hold what no other process can have."""
-
-    observation_space = gym.spaces.Box(-1.0, 1.0, (1,))
-    action_space = gym.spaces.Box(-1.0, 1.0, (1,))
-
-    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        return np.zeros(1), {"lock": threading.Lock(), "note": 1}
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        return np.zeros(1), 0.0, False, False, {"note": 2}
 
 
 def test_infos_come_along_as_far_as_they_can_be_pickled() -> None:
