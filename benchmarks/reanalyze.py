@@ -23,7 +23,7 @@ from rllib_ezm.replay import EpisodeChunk, MultiTaskReplayBuffer
 RATIOS = (1.0, 0.25, 0.06)
 
 
-def batch_of(config: object, learner: EZMTorchLearner) -> dict[str, torch.Tensor]:
+def batch_of(learner: EZMTorchLearner) -> dict[str, torch.Tensor]:
     """Segments of random episodes."""
     tasks, settings = learner.config.get_task_set(), learner.config
     buffer = MultiTaskReplayBuffer(
@@ -69,7 +69,7 @@ def main() -> None:
         tasks = config.get_task_set()
         spaces = {DEFAULT_MODULE_ID: (tasks.observation_space, tasks.action_space)}
         learner = config.build_learner(spaces=spaces)
-        batch = batch_of(config, learner)
+        batch = batch_of(learner)
         step = learner.gradient_step
         calls[f"update, reanalyze_ratio={ratio:g}"] = lambda s=step, b=batch: s(b)
         calls[f"targets, reanalyze_ratio={ratio:g}"] = lambda s=step, b=batch: s.targets(b)

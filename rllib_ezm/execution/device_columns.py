@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rllib_ezm.replay.columns import BoolArray, Column, FloatArray, IntArray, narrowed
+from rllib_ezm.replay.columns import (
+    OF_ROOTS,
+    BoolArray,
+    Column,
+    FloatArray,
+    IntArray,
+    narrowed,
+)
 from rllib_ezm.utils.errors import UserError
 
 GIB = 2**30
@@ -73,11 +80,8 @@ class DeviceColumns:
 
         return {
             "obs": rows("obs", states),
-            "actions": rows("actions", roots, at_roots),
             "rewards": rows("rewards", states[:, :-1], present),
-            "search_values": rows("search_values", roots, at_roots),
-            "policy_means": rows("policy_means", roots, at_roots),
-            "policy_stds": rows("policy_stds", roots, at_roots),
+            **{name: rows(name, roots, at_roots) for name in OF_ROOTS},
         }
 
     def read(self, used: slice, *, copy: bool) -> dict[str, Any]:

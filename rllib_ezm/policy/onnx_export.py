@@ -191,9 +191,10 @@ def _write(
         size = ops.Gather(ops.Shape(values), ops.Constant(value_ints=[dim]))
         return ops.TopK(values, size, axis=dim, largest=int(descending), sorted=1)
 
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it names packages that a graph like ours does not need
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:  # they name packages that a graph like ours does not need, and folding
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -207,7 +208,8 @@ def _write(
                 custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
             )
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
     assert program is not None
     program.model.metadata_props[METADATA] = json.dumps(metadata)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,10 @@ WIDE = ("obs", "actions", "policy_means", "policy_stds")
 """Columns that a narrower dtype is for; rewards and values are one number a slot."""
 
 
+OF_ROOTS = ("actions", "search_values", "policy_means", "policy_stds")
+"""Columns of which a segment has the first K+1 rows."""
+
+
 class Column(NamedTuple):
     """Shape and dtype of a column."""
 
@@ -147,11 +151,8 @@ class HostColumns:
 
         return {
             "obs": rows("obs", chain),
-            "actions": rows("actions", roots, root_exists),
             "rewards": rows("rewards", chain[:, :-1], exists),
-            "search_values": rows("search_values", roots, root_exists),
-            "policy_means": rows("policy_means", roots, root_exists),
-            "policy_stds": rows("policy_stds", roots, root_exists),
+            **{name: rows(name, roots, root_exists) for name in OF_ROOTS},
         }
 
     def read(self, used: slice, *, copy: bool) -> dict[str, Any]:
