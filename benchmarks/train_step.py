@@ -69,7 +69,7 @@ def main() -> None:
     model = WorldModel(spec)
     batch = random_batch(spec, size, TrainingSettings(), torch.device("cpu"))
     mask = torch.ones(spec.num_tasks, spec.action_dim)
-    targets = make_targets(spec, size, num_candidates=settings.num_candidates if args.small else 0)
+    targets = make_targets(spec, size)
     inputs = (batch["obs"][:, : UNROLL_STEPS + 1], batch["actions"][:, :UNROLL_STEPS])
 
     def reanalyze(planner: Planner) -> Callable[[], object]:
